@@ -108,6 +108,10 @@ class ModelVersion:
     signature: Signature
     samples: Digest | None
     policy: Mapping[str, Any]
+    parameters: int
+    """Number of weights."""
+    operators: Mapping[str, int]
+    """Operator type -> how many nodes have it."""
     created_at: float
 
 
