@@ -28,6 +28,10 @@ from collections.abc import Mapping
 
 import orjson
 
+from compilers.targets import UnknownTarget
+from model_store import errors as store
+from model_store.policy import InvalidPolicy
+
 APPLICATION_JSON = "application/json"
 
 
@@ -115,7 +119,7 @@ class NotReady(GatewayError):
 
 
 class Overloaded(GatewayError):
-    """Refused before it cost anything. `reason` is a shed reason: queue_full, deadline, rate_limit, memory, draining."""
+    """Refused before it cost anything. `reason`: queue_full, deadline, rate_limit, memory, draining."""
 
     def __init__(self, text: str, reason: str = "queue_full", retry_after: float = 1.0) -> None:
         super().__init__(text)
@@ -158,11 +162,16 @@ class ModelFailed(GatewayError):
 
 STATUS: dict[type[Exception], int] = {
     BadRequest: 400,
+    store.Invalid: 400,
+    InvalidPolicy: 400,
+    UnknownTarget: 400,
     Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,
+    store.NotFound: 404,
     MethodNotAllowed: 405,
     Conflict: 409,
+    store.Conflict: 409,
     TooLarge: 413,
     ClientGone: 499,
     Unsupported: 501,
@@ -173,34 +182,16 @@ STATUS: dict[type[Exception], int] = {
     GatewayError: 500,
 }
 
-STORE_STATUS: dict[str, int] = {
-    "InvalidName": 400,
-    "InvalidModel": 400,
-    "InvalidSamples": 400,
-    "InvalidPolicy": 400,
-    "UnknownTarget": 400,
-    "NotFound": 404,
-    "Conflict": 409,
-    "BlobMissing": 500,
-    "StoreError": 500,
-}
-"""Errors of the packages below, by class name: they know no HTTP, and importing their modules here would load them."""
-
 
 def status_of(exc: BaseException) -> int:
     """The status code of an error: the nearest class in the table wins; anything unforeseen is a 500."""
-    for kind in type(exc).__mro__:
-        if kind in STATUS:
-            return STATUS[kind]
-        if kind.__module__.split(".")[0] in ("model_store", "compilers") and kind.__name__ in STORE_STATUS:
-            return STORE_STATUS[kind.__name__]
-    return 500
+    return next((STATUS[kind] for kind in type(exc).__mro__ if kind in STATUS), 500)
 
 
 def text_of(exc: BaseException) -> str:
-    """What the client may read: our own words, and nothing of an error nobody foresaw."""
-    known = any(kind in STATUS or kind.__name__ in STORE_STATUS for kind in type(exc).__mro__)
-    return (str(exc) or type(exc).__name__) if known else "internal error"
+    """What the client may read: words written for it, and nothing of an error nobody foresaw."""
+    foreseen = any(kind in STATUS for kind in type(exc).__mro__)
+    return (str(exc) or type(exc).__name__) if foreseen else "internal error"
 
 
 def error_body(text: str) -> bytes:
