@@ -75,7 +75,9 @@ TARGETS: dict[str, TargetEntry] = {
     entry.name: entry
     for entry in (
         TargetEntry("ort-cpu", "cpu", "compilers.targets.ort:OrtCpu", ("onnxruntime",), ("f32", "int8")),
-        TargetEntry("openvino-cpu", "cpu", "compilers.targets.openvino:OpenVinoCpu", ("openvino",), ("f32", "bf16", "int8")),
+        TargetEntry(
+            "openvino-cpu", "cpu", "compilers.targets.openvino:OpenVinoCpu", ("openvino",), ("f32", "bf16", "int8")
+        ),
     )
 }
 

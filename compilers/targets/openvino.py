@@ -1,0 +1,188 @@
+"""OpenVINO on CPU: converts ONNX to OpenVINO's own two files once, then opens them with every choice explicit.
+
+Left to itself OpenVINO picks bf16 on a CPU that has it, so the inference precision is set always, also for int8
+models (it then rules the layers that stayed in float).
+
+The runtime is imported when a model is built or opened, so asking this target for its name or fingerprint loads
+nothing. Opening needs neither onnx nor the converter: the weights file is mapped, not read.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compilers import hardware
+from compilers.targets import Built, Session, Target, TargetFailed, Tensors
+from model_store.datatypes import numpy_dtype
+
+MODEL, WEIGHTS = "model.xml", "model.bin"
+
+INFERENCE_PRECISION = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
+"""`precision` -> the precision of what is not quantized; the option `inference_precision` overrides it."""
+
+
+class OpenVinoCpu:
+    """`openvino-cpu`. Options: `precision` (f32, bf16, int8) and `inference_precision` (f32, bf16)."""
+
+    name = "openvino-cpu"
+
+    def fingerprint(self) -> dict[str, str]:
+        return {"openvino": importlib.metadata.version("openvino"), **hardware.fingerprint()}
+
+    def build(self, model: Path, workdir: Path, options: Mapping[str, Any]) -> Built:
+        """Convert `model` into `workdir`. Raises TargetFailed when OpenVINO lacks an operator or a datatype."""
+        chosen = {"precision": "f32", **options}
+        chosen.setdefault("inference_precision", _inference_precision(chosen))
+        with openvino_errors("build"):
+            network = _runtime().Core().read_model(str(model))
+            _refuse_strings(network)
+            _name_outputs(network, model)
+            _runtime().save_model(network, str(workdir / MODEL), compress_to_fp16=False)
+        return Built(files={MODEL: workdir / MODEL, WEIGHTS: workdir / WEIGHTS}, options=chosen)
+
+    def open(self, files: Mapping[str, Path], options: Mapping[str, Any], threads: int) -> OpenVinoSession:
+        """Compile the two files for this CPU. Raises TargetFailed when OpenVINO refuses them."""
+        with openvino_errors("open"):
+            core = _runtime().Core()
+            network = core.read_model(str(files[MODEL]), str(files[WEIGHTS]))
+            return OpenVinoSession(core.compile_model(network, "CPU", properties(options, threads)))
+
+
+class OpenVinoSession:
+    """A compiled model with its one request: one run at a time.
+
+    Inputs are read where they lie (copied only when read-only or strided) and held until the next run; outputs are
+    copied, because the request writes its next answer into the same memory.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._inputs = [port.get_any_name() for port in compiled.inputs]
+        self._outputs = [port.get_any_name() for port in compiled.outputs]
+        self._bf16_inputs = _bf16_indices(compiled.inputs)
+        self._bf16_outputs = _bf16_indices(compiled.outputs)
+        self._held: list[np.ndarray] = []
+
+    def run(self, inputs: Tensors) -> Tensors:
+        with openvino_errors("run"):
+            if inputs.keys() != set(self._inputs):
+                raise ValueError(f"inputs are {sorted(inputs)}, the model takes {sorted(self._inputs)}")
+            # A tensor over shared memory does not keep its array alive: the session does, until the next run.
+            self._held = [self._readable(index, inputs[name]) for index, name in enumerate(self._inputs)]
+            for index, array in enumerate(self._held):
+                self._request.set_input_tensor(index, self._tensor(index, array))
+            self._request.infer(share_outputs=True)
+            return {name: self._output(index).copy() for index, name in enumerate(self._outputs)}
+
+    def close(self) -> None:
+        self._request, self._held = None, []
+
+    def _readable(self, index: int, array: np.ndarray) -> np.ndarray:
+        if not (array.flags.c_contiguous and array.flags.writeable):
+            array = array.copy(order="C")
+        # numpy has no bfloat16 of its own: the binding takes and shows its bits as float16.
+        return array.astype(numpy_dtype("BF16"), copy=False).view(np.float16) if index in self._bf16_inputs else array
+
+    def _tensor(self, index: int, array: np.ndarray) -> Any:
+        if index in self._bf16_inputs:
+            return _runtime().Tensor(array, list(array.shape), _runtime().Type.bf16)
+        return _runtime().Tensor(array, shared_memory=True)
+
+    def _output(self, index: int) -> np.ndarray:
+        data: np.ndarray = self._request.get_output_tensor(index).data
+        return data.view(numpy_dtype("BF16")) if index in self._bf16_outputs else data
+
+
+def properties(options: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """Every property that changes numbers or threads, set: nothing is left to the machine's defaults."""
+    return {
+        "INFERENCE_PRECISION_HINT": _inference_precision(options),
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+        # Pinned threads would queue behind whatever else runs on their core while another core idles.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+@contextmanager
+def openvino_errors(where: str) -> Iterator[None]:
+    """The bridge: whatever OpenVINO raises leaves as TargetFailed."""
+    try:
+        yield
+    except foreign_errors() as exc:
+        raise TargetFailed(f"openvino-cpu {where}: {_last_words(exc)}") from exc
+
+
+@functools.cache
+def foreign_errors() -> tuple[type[BaseException], ...]:
+    """Every error the binding defines (no common base but Exception), its Python layer's root, and the builtins.
+
+    RuntimeError: any C++ exception; ValueError and TypeError: something that is no tensor; MemoryError: std::bad_alloc.
+    """
+    _runtime()
+    import openvino._pyopenvino as binding
+    from openvino.exceptions import OVError
+
+    own = [kind for kind in vars(binding).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*own, OVError, ValueError, TypeError, RuntimeError, MemoryError)
+
+
+@functools.cache
+def _runtime() -> ModuleType:
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    return importlib.import_module("openvino")
+
+
+def _inference_precision(options: Mapping[str, Any]) -> str:
+    precision = options.get("inference_precision") or INFERENCE_PRECISION.get(str(options.get("precision")))
+    if precision not in ("f32", "bf16"):
+        raise TargetFailed(f"openvino-cpu: precision is one of {', '.join(INFERENCE_PRECISION)}, not {dict(options)!r}")
+    return str(precision)
+
+
+def _refuse_strings(network: Any) -> None:
+    texts = [
+        port.get_any_name()
+        for port in (*network.inputs, *network.outputs)
+        if port.get_element_type() == _runtime().Type.string
+    ]
+    if texts:
+        raise TargetFailed(f"openvino-cpu takes no string tensors (BYTES), and the model has {', '.join(texts)}")
+
+
+def _name_outputs(network: Any, model: Path) -> None:
+    """Give every output its ONNX name and no other: conversion may merge tensors and so leave several names on one."""
+    import onnx
+
+    names = [output.name for output in onnx.load(model, load_external_data=False).graph.output]
+    for port, name in zip(network.outputs, names, strict=True):
+        if port.get_names() != {name}:
+            port.get_tensor().set_names({name})
+
+
+def _bf16_indices(ports: Any) -> frozenset[int]:
+    return frozenset(index for index, port in enumerate(ports) if port.get_element_type() == _runtime().Type.bf16)
+
+
+def _last_words(exc: BaseException) -> str:
+    """OpenVINO's messages are call stacks, outermost first: keep the lines that say something, at most a paragraph."""
+    lines = [line.strip() for line in str(exc).splitlines()]
+    told = [line for line in lines if line and not line.startswith("Exception from ")]
+    return " ".join(told)[:1000] or type(exc).__name__
+
+
+if TYPE_CHECKING:
+    _target: Target = OpenVinoCpu()
+    _session: Session = OpenVinoSession(None)

@@ -1,0 +1,146 @@
+"""ONNX Runtime on CPU: the target of the reference, and of every variant that stays plain ONNX.
+
+The artifact is the ONNX file as the passes left it. What ONNX Runtime optimises for a CPU it optimises again at every
+opening: a file saved from its own optimiser holds layouts of the machine that wrote it.
+
+The runtime is imported when a model is opened, so asking this target for its name or fingerprint loads nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compilers import hardware
+from compilers.targets import Built, Session, Target, TargetFailed, Tensors
+
+MODEL = "model.onnx"
+
+
+class OrtCpu:
+    """`ort-cpu`. Options: `precision` says what the passes made of the weights, `reference` that no pass touched it."""
+
+    name = "ort-cpu"
+
+    def fingerprint(self) -> dict[str, str]:
+        return {"onnxruntime": _version(), **hardware.fingerprint()}
+
+    def build(self, model: Path, workdir: Path, options: Mapping[str, Any]) -> Built:
+        """Take the file as it is. Raises nothing: a model ONNX Runtime refuses is refused at `open`."""
+        return Built(files={MODEL: model}, options={"precision": "f32", **options})
+
+    def open(self, files: Mapping[str, Path], options: Mapping[str, Any], threads: int) -> OrtSession:
+        """Open the model with fixed options. Raises TargetFailed when ONNX Runtime refuses it."""
+        with ort_errors("open"):
+            runtime = _runtime()
+            return OrtSession(
+                runtime.InferenceSession(
+                    str(files[MODEL]),
+                    sess_options=session_options(threads),
+                    providers=["CPUExecutionProvider"],
+                )
+            )
+
+
+class OrtSession:
+    """An opened model. Strings go in as bytes or str and come out as bytes, both in object arrays."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._inputs = {spec.name: spec.type for spec in session.get_inputs()}
+        self._outputs = [spec.name for spec in session.get_outputs()]
+        types = (*self._inputs.values(), *(spec.type for spec in session.get_outputs()))
+        if "tensor(bfloat16)" in types:
+            raise TargetFailed("ort-cpu cannot exchange bfloat16 tensors; give the model float32 inputs and outputs")
+        self._texts = [name for name, kind in self._inputs.items() if kind == "tensor(string)"]
+
+    def run(self, inputs: Tensors) -> Tensors:
+        with ort_errors("run"):
+            if self._texts:
+                inputs = inputs | {name: _as_text(inputs[name]) for name in self._texts if name in inputs}
+            outputs = self._session.run(self._outputs, inputs)
+            return {name: _as_bytes(array) for name, array in zip(self._outputs, outputs, strict=True)}
+
+    def close(self) -> None:
+        self._session = None
+
+
+def session_options(threads: int) -> Any:
+    """The one set of options every session is opened with, so that variants differ by their graph alone."""
+    options = _runtime().SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = _runtime().ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = _runtime().GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3
+    # Threads may spin while a run lasts, never between runs: an idle session would steal the cores of the next one.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+@contextmanager
+def ort_errors(where: str) -> Iterator[None]:
+    """The bridge: whatever ONNX Runtime raises leaves as TargetFailed."""
+    try:
+        yield
+    except foreign_errors() as exc:
+        raise TargetFailed(f"ort-cpu {where}: {str(exc).strip() or type(exc).__name__}") from exc
+
+
+@functools.cache
+def foreign_errors() -> tuple[type[BaseException], ...]:
+    """Every error the binding defines (they share no base but Exception), and the builtins it raises.
+
+    ValueError: a missing input; TypeError and RuntimeError: something that is no tensor; MemoryError: std::bad_alloc.
+    """
+    _runtime()
+    import onnxruntime.capi.onnxruntime_pybind11_state as state
+
+    own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*own, ValueError, TypeError, RuntimeError, MemoryError)
+
+
+@functools.cache
+def _runtime() -> ModuleType:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, at import
+    return importlib.import_module("onnxruntime")
+
+
+@functools.cache
+def _version() -> str:
+    for distribution in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "none"
+
+
+def _as_text(array: np.ndarray) -> np.ndarray:
+    """The binding calls str() on what it finds in an object array: bytes must become text first (UTF-8)."""
+    flat = [item.decode() if isinstance(item, bytes) else str(item) for item in array.ravel().tolist()]
+    return _objects(flat, array.shape)
+
+
+def _as_bytes(array: np.ndarray) -> np.ndarray:
+    return array if array.dtype != object else _objects([item.encode() for item in array.ravel().tolist()], array.shape)
+
+
+def _objects(items: list[Any], shape: tuple[int, ...]) -> np.ndarray:
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array.reshape(shape)
+
+
+if TYPE_CHECKING:
+    _target: Target = OrtCpu()
+    _session: Session = OrtSession(None)
