@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compilers import hardware
+from compilers.memory import MappedFile, give_back_free_blocks
 from compilers.targets import Built, Session, Target, TargetFailed, Tensors
 from model_store.datatypes import numpy_dtype
 
@@ -44,7 +45,7 @@ class OpenVinoCpu:
         chosen = {"precision": "f32", **options}
         chosen.setdefault("inference_precision", _inference_precision(chosen))
         with openvino_errors("build"):
-            network = _runtime().Core().read_model(str(model))
+            network = _core().read_model(str(model))
             _refuse_strings(network)
             _name_outputs(network, model)
             _runtime().save_model(network, str(workdir / MODEL), compress_to_fp16=False)
@@ -53,9 +54,9 @@ class OpenVinoCpu:
     def open(self, files: Mapping[str, Path], options: Mapping[str, Any], threads: int) -> OpenVinoSession:
         """Compile the two files for this CPU. Raises TargetFailed when OpenVINO refuses them."""
         with openvino_errors("open"):
-            core = _runtime().Core()
-            network = core.read_model(str(files[MODEL]), str(files[WEIGHTS]))
-            return OpenVinoSession(core.compile_model(network, "CPU", properties(options, threads)))
+            weights = MappedFile(files[WEIGHTS])
+            network = _core().read_model(files[MODEL].read_text(), _runtime().Tensor(weights.array, shared_memory=True))
+            return OpenVinoSession(_core().compile_model(network, "CPU", properties(options, threads)), weights)
 
 
 class OpenVinoSession:
@@ -65,13 +66,15 @@ class OpenVinoSession:
     copied, because the request writes its next answer into the same memory.
     """
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, weights: MappedFile) -> None:
         self._request = compiled.create_infer_request()
         self._inputs = [port.get_any_name() for port in compiled.inputs]
         self._outputs = [port.get_any_name() for port in compiled.outputs]
         self._bf16_inputs = _bf16_indices(compiled.inputs)
         self._bf16_outputs = _bf16_indices(compiled.outputs)
         self._held: list[np.ndarray] = []
+        self._weights = weights
+        self._ran = False
 
     def run(self, inputs: Tensors) -> Tensors:
         with openvino_errors("run"):
@@ -82,10 +85,18 @@ class OpenVinoSession:
             for index, array in enumerate(self._held):
                 self._request.set_input_tensor(index, self._tensor(index, array))
             self._request.infer(share_outputs=True)
+            if not self._ran:
+                self._settle()
             return {name: self._output(index).copy() for index, name in enumerate(self._outputs)}
 
     def close(self) -> None:
         self._request, self._held = None, []
+
+    def _settle(self) -> None:
+        """The first run has packed the weights for this CPU: what they were packed from need not stay in memory."""
+        self._ran = True
+        self._weights.forget()
+        give_back_free_blocks()
 
     def _readable(self, index: int, array: np.ndarray) -> np.ndarray:
         if not (array.flags.c_contiguous and array.flags.writeable):
@@ -145,6 +156,11 @@ def _runtime() -> ModuleType:
     return importlib.import_module("openvino")
 
 
+@functools.cache
+def _core() -> Any:
+    return _runtime().Core()
+
+
 def _inference_precision(options: Mapping[str, Any]) -> str:
     precision = options.get("inference_precision") or INFERENCE_PRECISION.get(str(options.get("precision")))
     if precision not in ("f32", "bf16"):
@@ -185,4 +201,4 @@ def _last_words(exc: BaseException) -> str:
 
 if TYPE_CHECKING:
     _target: Target = OpenVinoCpu()
-    _session: Session = OpenVinoSession(None)
+    _session: Session = OpenVinoSession(None, MappedFile(Path()))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compilers import hardware
+from compilers.memory import give_back_free_blocks
 from compilers.targets import Built, Session, Target, TargetFailed, Tensors
 
 MODEL = "model.onnx"
@@ -42,13 +43,11 @@ class OrtCpu:
         """Open the model with fixed options. Raises TargetFailed when ONNX Runtime refuses it."""
         with ort_errors("open"):
             runtime = _runtime()
-            return OrtSession(
-                runtime.InferenceSession(
-                    str(files[MODEL]),
-                    sess_options=session_options(threads),
-                    providers=["CPUExecutionProvider"],
-                )
+            opened = runtime.InferenceSession(
+                str(files[MODEL]), sess_options=session_options(threads), providers=["CPUExecutionProvider"]
             )
+        give_back_free_blocks()
+        return OrtSession(opened)
 
 
 class OrtSession:
