@@ -1,0 +1,80 @@
+"""Child processes of the gateway that run beside it: kept alive while it lives, ended with it.
+
+A child that ends is started again after a pause that doubles (so a child that cannot start does not spin) and falls
+back to the shortest one when the child has lived a while. Runners have their own supervision (runners.py), since
+they hold requests; a child here holds leased work that another one can take over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from gateway.logs import event
+from model_store.sandbox import child_environment
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S, LIVED_S = 0.5, 30.0, 60.0
+
+
+class Child:
+    """`python -m module args...`, supervised. `pid` is None while it is down; `starts` counts its lives."""
+
+    def __init__(
+        self, name: str, module: str, args: Sequence[str], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.pid: int | None = None
+        self.starts = 0
+        self._command = (sys.executable, "-m", "gateway.launch", str(os.getpid()), module, *args)
+        self._environment = child_environment() | dict(environment or {})
+        self._supervision: asyncio.Task[None] | None = None
+        self._process: asyncio.subprocess.Process | None = None
+
+    def start(self) -> None:
+        self._supervision = asyncio.create_task(self._supervise(), name=f"child {self.name}")
+
+    async def stop(self, patience_s: float = 5.0) -> None:
+        """SIGTERM, then SIGKILL after `patience_s`. Does nothing when it is stopped already."""
+        if self._supervision is None:
+            return
+        supervision, self._supervision = self._supervision, None
+        supervision.cancel()
+        await asyncio.gather(supervision, return_exceptions=True)
+        process, self._process = self._process, None
+        if process is None or process.returncode is not None:
+            return
+        _signal(process, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), patience_s)
+        except TimeoutError:
+            _signal(process, signal.SIGKILL)
+            await process.wait()
+        self.pid = None
+
+    async def _supervise(self) -> None:
+        pause = FIRST_PAUSE_S
+        while True:
+            started = time.monotonic()
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=self._environment
+            )
+            self.pid, self.starts = self._process.pid, self.starts + 1
+            event(logging.INFO, "child started", child=self.name, pid=self.pid)
+            code = await self._process.wait()
+            self.pid = None
+            lived = time.monotonic() - started
+            pause = FIRST_PAUSE_S if lived > LIVED_S else pause
+            event(logging.WARNING, "child ended", child=self.name, code=code, lived_s=round(lived, 1), again_in_s=pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
