@@ -1,0 +1,1 @@
+"""`forgeway demo`: a real model through the whole product, with the proof printed."""
