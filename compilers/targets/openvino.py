@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from compilers import hardware
 from compilers.memory import MappedFile, give_back_free_blocks
 from compilers.targets import Built, Session, Target, TargetFailed, Tensors
+from compilers.telemetry import silence
 from model_store.datatypes import numpy_dtype
 
 MODEL, WEIGHTS = "model.xml", "model.bin"
@@ -152,7 +152,7 @@ def foreign_errors() -> tuple[type[BaseException], ...]:
 
 @functools.cache
 def _runtime() -> ModuleType:
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    silence()
     return importlib.import_module("openvino")
 
 

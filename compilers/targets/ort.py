@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from compilers import hardware
 from compilers.memory import give_back_free_blocks
 from compilers.targets import Built, Session, Target, TargetFailed, Tensors
+from compilers.telemetry import silence
 
 MODEL = "model.onnx"
 
@@ -110,7 +110,7 @@ def foreign_errors() -> tuple[type[BaseException], ...]:
 
 @functools.cache
 def _runtime() -> ModuleType:
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, at import
+    silence()
     return importlib.import_module("onnxruntime")
 
 

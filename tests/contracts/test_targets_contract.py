@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -198,6 +199,23 @@ def test_opening_a_session_needs_the_runtime_alone(name, tmp_path):
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_opening_a_session_leaves_no_trace_of_telemetry(target, tmp_path):
+    built = target.build(saved(zoo.mlp(), tmp_path), tmp_path, {"precision": "f32"})
+    files = {file: str(path) for file, path in built.files.items()}
+    code = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "from compilers.targets import load_target\n"
+        f"files = {{name: Path(path) for name, path in {files!r}.items()}}\n"
+        f"load_target({target.name!r}).open(files, {dict(built.options)!r}, 1)\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'], sys.modules.get('openvino_telemetry'))\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "HOME": str(home)}
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert answer.stdout.strip() == "1 None" and list(home.iterdir()) == []
 
 
 def test_an_unknown_target_is_answered_with_the_nearest():
