@@ -4,42 +4,39 @@ Models are hostile until shown otherwise, and the native code that reads them do
 the bytes of a model runs here: `python -m model_store.sandbox LIMITS MODULE ARGS...` confines *itself* before it
 imports the module, which makes every run repeatable from a shell.
 
-Confinement needs no privilege: resource limits, `no_new_privs`, and a seccomp filter that refuses every socket but
-unix ones (man 2 seccomp; the filter is built by hand because it is eleven instructions).
+What confinement means is `model_store.confinement`. A confined child cannot confine children of its own in this way:
+it may not start a session.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import os
-import platform
 import resource
 import runpy
+import select
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO, cast
 
 import msgspec
 
-GIB = 1 << 30
-_STDERR_TAIL = 8_000
+from model_store.confinement import GIB, Limits, confine
 
+__all__ = [
+    "GIB", "Limits", "Outcome",
+    "child_environment", "command", "confine", "kill_group", "run_confined", "spawn_confined",
+]  # fmt: skip
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a child may use. `seconds` is wall time; `nice` 19 is the lowest priority."""
-
-    seconds: float = 900.0
-    memory_bytes: int = 16 * GIB
-    file_bytes: int = 8 * GIB
-    nice: int = 19
-    processes: int | None = None
+_STDERR_TAIL, _LINE = 8_000, 1 << 16
+_SECRETS = ("SECRET", "TOKEN", "PASSW", "CREDENTIAL", "_KEY", "DATABASE_URL", "PGSERVICE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +85,10 @@ def run_confined(
     """
     child = spawn_confined(module, args, limits=limits, workdir=workdir)
     started = time.monotonic()
-    stderr: list[str] = []
+    stderr: deque[str] = deque(maxlen=200)
     readers = [
-        threading.Thread(target=_pump, args=(child.stdout, on_line or (lambda _: None)), daemon=True),
-        threading.Thread(target=_pump, args=(child.stderr, stderr.append), daemon=True),
+        threading.Thread(target=_pump, args=(cast(IO[bytes], child.stdout), on_line or (lambda _: None)), daemon=True),
+        threading.Thread(target=_pump, args=(cast(IO[bytes], child.stderr), stderr.append), daemon=True),
     ]
     for reader in readers:
         reader.start()
@@ -122,7 +119,11 @@ def run_confined(
 def spawn_confined(
     module: str, args: Sequence[str], *, limits: Limits, workdir: Path, stdin: int | None = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Start the child and hand it over: stdout and stderr are pipes, its process group is its own."""
+    """Start the child and hand it over: stdout and stderr are pipes, its process group is its own.
+
+    The child dies with the *thread* that calls this (man 2 PR_SET_PDEATHSIG): let that thread wait for it.
+    """
+    environment = {k: v for k, v in child_environment().items() if not any(word in k.upper() for word in _SECRETS)}
     return subprocess.Popen(
         command(module, args, limits),
         cwd=workdir,
@@ -130,7 +131,7 @@ def spawn_confined(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        env=child_environment(),
+        env=environment | {"TMPDIR": str(workdir)},
     )
 
 
@@ -150,39 +151,27 @@ def child_environment() -> dict[str, str]:
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:
     """SIGKILL the child and everything it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
-def confine(limits: Limits) -> None:
-    """Confine the calling process for good. Called before anything that reads a model is imported."""
-    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if limits.processes is not None:
-        resource.setrlimit(resource.RLIMIT_NPROC, (limits.processes, limits.processes))
-    os.nice(limits.nice)
-    _die_with_parent()
-    _refuse_network()
-
-
-def _pump(stream: object, line: Callable[[str], None]) -> None:
-    for raw in stream:  # type: ignore[attr-defined]
-        line(raw.decode("utf-8", "replace").rstrip("\n"))
+def _pump(stream: IO[bytes], line: Callable[[str], None]) -> None:
+    with stream:
+        while raw := stream.readline(_LINE):  # a child that never ends its line must not fill our memory
+            line(raw.decode("utf-8", "replace").rstrip("\n"))
 
 
 def _wait(child: subprocess.Popen[bytes], timeout: float) -> resource.struct_rusage | None:
-    """Reap with the child's own accounting (`Popen.wait` would lose its peak memory)."""
+    """Reap with the child's own accounting (`Popen.wait` would lose its peak memory), and all it started with it."""
     fd = os.pidfd_open(child.pid)
     try:
-        import select
-
-        if not select.select([fd], [], [], timeout)[0]:
+        poll = select.poll()  # select() cannot take descriptors above 1023
+        poll.register(fd, select.POLLIN)
+        if not poll.poll(timeout * 1000):
             return None
     finally:
         os.close(fd)
+    kill_group(child)  # while the child is not reaped yet its number, and so the group's, is nobody else's
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     return usage
@@ -191,54 +180,18 @@ def _wait(child: subprocess.Popen[bytes], timeout: float) -> resource.struct_rus
 def _cause(returncode: int, stderr: str) -> str:
     if returncode == 0:
         return "ok"
-    if returncode < 0:
-        return signal.Signals(-returncode).name
-    return "memory" if "MemoryError" in stderr or "bad_alloc" in stderr else "error"
-
-
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
-_SECCOMP_MODE_FILTER = 2
-_SOCKET = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198)}
-"""machine -> (AUDIT_ARCH constant, number of socket(2))."""
-
-
-def _prctl(option: int, arg2: int, arg3: int = 0) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
-
-
-def _die_with_parent() -> None:
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _refuse_network() -> None:
-    """seccomp: socket(domain != AF_UNIX) fails with EPERM; every other call is untouched."""
-    if platform.machine() not in _SOCKET:
-        return
-    arch, nr_socket = _SOCKET[platform.machine()]
-    load, jump_equal, give = 0x20, 0x15, 0x06
-    allow, refuse = 0x7FFF0000, 0x00050000 | 1  # SECCOMP_RET_ERRNO | EPERM
-    program = [
-        (load, 0, 0, 4),  # seccomp_data.arch
-        (jump_equal, 1, 0, arch),
-        (give, 0, 0, refuse),
-        (load, 0, 0, 0),  # seccomp_data.nr
-        (jump_equal, 0, 3, nr_socket),
-        (load, 0, 0, 16),  # seccomp_data.args[0]: the domain
-        (jump_equal, 1, 0, 1),  # AF_UNIX
-        (give, 0, 0, refuse),
-        (give, 0, 0, allow),
-    ]
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *row) for row in program))
-    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(code)))
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(header))
+    if "MemoryError" in stderr or "bad_alloc" in stderr:
+        return "memory"
+    return signal.Signals(-returncode).name if returncode < 0 else "error"
 
 
 def main() -> None:
     encoded, module, *args = sys.argv[1:]
-    confine(msgspec.json.decode(encoded, type=Limits))
+    limits = msgspec.json.decode(encoded, type=Limits)
+    # Ends a child whose parent lost sight of it. Generous: the deadline proper is the parent's, in wall time.
+    cpu_seconds = int(limits.seconds * (os.cpu_count() or 1)) + 60
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    confine(limits)
     sys.argv = [module, *args]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
