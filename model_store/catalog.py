@@ -5,6 +5,8 @@ The verbs live with their idea (versions, jobs, snapshot, steps, keys); a Catalo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sqlalchemy import URL, select
 
 from model_store import database
@@ -17,6 +19,18 @@ from model_store.snapshot import Snapshots
 from model_store.steps import Steps
 from model_store.tables import steps, variants, versions
 from model_store.versions import Versions
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A row that names a blob. `what` is model, samples, variant or step; `row` is its key."""
+
+    digest: Digest
+    what: str
+    row: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.what} {'/'.join(self.row)}"
 
 
 class Catalog(Versions, Jobs, Snapshots, Steps, Keys):
@@ -36,17 +50,28 @@ class Catalog(Versions, Jobs, Snapshots, Steps, Keys):
             raise
         return cls(opened)
 
+    def references(self) -> tuple[Reference, ...]:
+        """Every naming of a blob by a row."""
+        found: list[Reference] = []
+        with self._database.read() as connection:
+            for row in connection.execute(
+                select(versions.c.name, versions.c.version, versions.c.model, versions.c.samples)
+            ):
+                found.append(Reference(row.model, "model", (row.name, row.version)))
+                if row.samples is not None:
+                    found.append(Reference(row.samples, "samples", (row.name, row.version)))
+            for row in connection.execute(
+                select(variants.c.name, variants.c.version, variants.c.id, variants.c.artifact)
+            ):
+                files = row.artifact.files.values() if row.artifact is not None else ()
+                found += [Reference(digest, "variant", (row.name, row.version, row.id)) for digest in files]
+            for row in connection.execute(select(steps.c.key, steps.c.blobs)):
+                found += [Reference(digest, "step", (row.key,)) for digest in row.blobs]
+        return tuple(found)
+
     def live_blobs(self) -> set[Digest]:
         """Digests that some row names: every other blob is garbage once it is older than any running upload."""
-        with self._database.read() as connection:
-            live: set[Digest] = set()
-            for row in connection.execute(select(versions.c.model, versions.c.samples)):
-                live.update(digest for digest in row if digest is not None)
-            for artifact in connection.execute(select(variants.c.artifact)).scalars():
-                live.update(artifact.files.values() if artifact is not None else ())
-            for blobs in connection.execute(select(steps.c.blobs)).scalars():
-                live.update(blobs)
-            return live
+        return {reference.digest for reference in self.references()}
 
     def close(self) -> None:
         self._database.close()

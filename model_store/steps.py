@@ -37,6 +37,11 @@ class Steps:
                 .on_conflict_do_nothing()
             )
 
+    def forget_step(self, key: str) -> None:
+        """Drop one result, so that the step runs again; nothing happens when there is none."""
+        with self._database.write() as connection:
+            connection.execute(delete(steps).where(steps.c.key == key))
+
     def forget_steps(self, unused_for_s: float) -> int:
         """Drop results nobody asked for in that time, so that their blobs can be collected; returns how many."""
         old = steps.c.used_at < moment() - unused_for_s

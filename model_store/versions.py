@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, case, delete, insert, select
+from sqlalchemy import Connection, case, delete, insert, select, update
 
 from model_store import queueing
 from model_store.columns import is_number
 from model_store.database import Database
-from model_store.entities import REFERENCE, Digest, Job, Model, ModelVersion, Signature, Variant, VersionStatus
+from model_store.entities import REFERENCE, Digest, Job, Model, ModelVersion, Signature, Variant, Verdict, VersionStatus
 from model_store.errors import Conflict, NotFound
 from model_store.names import valid_alias, valid_name
 from model_store.tables import aliases, models, variants, version_counters, versions
@@ -174,6 +174,19 @@ class Versions:
         if id not in known:
             raise NotFound(f"version {version} of {name!r} has no variant {id!r}" + nearest(id, known))
         return known[id]
+
+    def withdraw(self, name: str, version: str, id: str, reason: str) -> None:  # noqa: A002
+        """Reject a published variant after the fact (its bytes are damaged, it crashes runners): it serves no more.
+
+        Raises NotFound; Conflict for the reference, without which the version is nothing.
+        """
+        if id == REFERENCE:
+            raise Conflict(f"the reference of {name}/{version} cannot be withdrawn; delete the version instead")
+        where = (variants.c.name == name, variants.c.version == version, variants.c.id == id)
+        withdrawn = update(variants).where(*where).values(verdict=Verdict.REJECTED, reason=reason, artifact=None)
+        with self._database.change() as connection:
+            if connection.execute(withdrawn).rowcount == 0:
+                raise NotFound(f"version {version} of {name!r} has no variant {id!r}")
 
 
 def find_version(connection: Connection, name: str, version: str) -> ModelVersion:
