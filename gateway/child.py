@@ -1,0 +1,144 @@
+"""One child process behind a SEQPACKET socket: started by a plain exec, heard through the event loop, missed at once.
+
+The loop watches the socket (messages) and the pidfd (death, seen within a millisecond). Messages that arrived before
+the death are delivered before it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from gateway.wire import MAX_MESSAGE
+from model_store.sandbox import child_environment
+
+_SIGNALS = {
+    signal.SIGKILL: ("oom", "was killed (SIGKILL: out of memory, or by hand)"),
+    signal.SIGSEGV: ("segv", "crashed (SIGSEGV)"),
+    signal.SIGBUS: ("segv", "crashed (SIGBUS)"),
+    signal.SIGABRT: ("segv", "aborted (SIGABRT)"),
+    signal.SIGILL: ("segv", "crashed (SIGILL)"),
+    signal.SIGFPE: ("segv", "crashed (SIGFPE)"),
+}
+_STOPS = {
+    "hang": "hung and was killed at the deadline",
+    "exit": "was stopped",
+    "broken": "sent a broken message and was stopped",
+}
+
+
+class Death(NamedTuple):
+    """How a child ended. `cause` is a metric label: segv, oom, hang, exit."""
+
+    cause: str
+    words: str
+
+
+class Child:
+    """`python -m module args... --control FD`, with `fds` passed on under their own numbers.
+
+    It must be made on the main thread: PDEATHSIG follows the thread that forked.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        args: Sequence[str],
+        fds: Sequence[int],
+        on_message: Callable[[bytes], None],
+        on_death: Callable[[Death], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_message = on_message
+        self._on_death = on_death
+        self._outbox: deque[bytes] = deque()
+        self._killed_for = ""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *args, "--control", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), *fds),
+                env=child_environment(),
+                start_new_session=True,  # a Ctrl-C at the terminal drains the gateway; it must not shoot its runners
+            )
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._loop.add_reader(self._pidfd, self._dead)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: bytes) -> None:
+        """Send now, or as soon as the socket takes it; messages keep their order."""
+        if not self._outbox:
+            try:
+                self._socket.send(message)
+                return
+            except BlockingIOError:
+                self._loop.add_writer(self._socket.fileno(), self._writable)
+            except ConnectionError:
+                return  # it is dead; the pidfd is about to say so
+        self._outbox.append(message)
+
+    def kill(self, why: str) -> None:
+        """SIGKILL. `why`: hang, broken or exit."""
+        if not self._killed_for:
+            self._killed_for = why
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(MAX_MESSAGE)
+        except (BlockingIOError, ConnectionError):
+            return
+        if data:
+            self._on_message(data)
+        else:
+            # Closed by the other end: the pidfd tells the rest. A socket at its end would be readable for ever.
+            self._loop.remove_reader(self._socket.fileno())
+
+    def _writable(self) -> None:
+        try:
+            while self._outbox:
+                self._socket.send(self._outbox[0])
+                self._outbox.popleft()
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            self._outbox.clear()
+        self._loop.remove_writer(self._socket.fileno())
+
+    def _dead(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        while data := self._last_message():
+            self._on_message(data)
+        code = self._process.wait()
+        os.close(self._pidfd)
+        self._socket.close()
+        self._on_death(_death(code, self._killed_for))
+
+    def _last_message(self) -> bytes:
+        try:
+            return self._socket.recv(MAX_MESSAGE)
+        except (BlockingIOError, ConnectionError):
+            return b""
+
+
+def _death(code: int, killed_for: str) -> Death:
+    if killed_for:
+        return Death("hang" if killed_for == "hang" else "exit", _STOPS[killed_for])
+    if code < 0 and -code in set(_SIGNALS):
+        return Death(*_SIGNALS[signal.Signals(-code)])
+    return Death("exit", f"ended with code {code}")
