@@ -38,7 +38,7 @@ class GatewayProcess:
         patience_s: float = 60,
     ) -> None:
         self.data = data
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = data.with_name(f"{data.name}.log")
         self.ready_s = 0.0
@@ -134,7 +134,7 @@ class GatewayProcess:
                 self.kill()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

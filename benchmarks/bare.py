@@ -1,0 +1,39 @@
+"""A variant's session with nothing around it: `python -m benchmarks.bare SPEC.json` runs one row over and over.
+
+In a process of its own, through the same target file that the runner uses, with the same files, options and threads.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.figures import Figures
+from compilers.targets import load_target
+
+WARM_UP_S = 0.4
+
+
+def main() -> None:
+    spec = json.loads(Path(sys.argv[1]).read_text())
+    files = {name: Path(path) for name, path in spec["files"].items()}
+    session = load_target(spec["target"]).open(files, spec["options"], spec["threads"])
+    with np.load(spec["inputs"]) as loaded:
+        inputs = dict(loaded)
+    until = time.perf_counter() + WARM_UP_S
+    while time.perf_counter() < until:
+        session.run(inputs)
+    times: list[float] = []
+    started = time.perf_counter()
+    while (begun := time.perf_counter()) < started + spec["seconds"]:
+        session.run(inputs)
+        times.append(time.perf_counter() - begun)
+    print(json.dumps(Figures.of(times, time.perf_counter() - started).as_dict()))
+
+
+if __name__ == "__main__":
+    main()
