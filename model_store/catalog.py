@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sqlalchemy import URL, select
+from sqlalchemy.exc import DBAPIError
 
 from model_store import database
 from model_store.database import Database
 from model_store.entities import Digest
+from model_store.errors import StoreUnusable
 from model_store.jobs import Jobs
 from model_store.keys import Keys
 from model_store.migrations import migrate
@@ -45,6 +47,9 @@ class Catalog(Versions, Jobs, Snapshots, Steps, Keys):
         opened = database.connect(url)
         try:
             migrate(opened)
+        except DBAPIError as exc:
+            opened.close()
+            raise StoreUnusable(f"the catalog at {opened.url} cannot be opened: {exc.orig}") from exc
         except BaseException:
             opened.close()
             raise
@@ -54,19 +59,16 @@ class Catalog(Versions, Jobs, Snapshots, Steps, Keys):
         """Every naming of a blob by a row."""
         found: list[Reference] = []
         with self._database.read() as connection:
-            for row in connection.execute(
-                select(versions.c.name, versions.c.version, versions.c.model, versions.c.samples)
-            ):
-                found.append(Reference(row.model, "model", (row.name, row.version)))
-                if row.samples is not None:
-                    found.append(Reference(row.samples, "samples", (row.name, row.version)))
-            for row in connection.execute(
-                select(variants.c.name, variants.c.version, variants.c.id, variants.c.artifact)
-            ):
-                files = row.artifact.files.values() if row.artifact is not None else ()
-                found += [Reference(digest, "variant", (row.name, row.version, row.id)) for digest in files]
-            for row in connection.execute(select(steps.c.key, steps.c.blobs)):
-                found += [Reference(digest, "step", (row.key,)) for digest in row.blobs]
+            sources = select(versions.c.name, versions.c.version, versions.c.model, versions.c.samples)
+            for name, version, model, samples in connection.execute(sources):
+                found.append(Reference(model, "model", (name, version)))
+                if samples is not None:
+                    found.append(Reference(samples, "samples", (name, version)))
+            built = select(variants.c.name, variants.c.version, variants.c.id, variants.c.artifact)
+            for name, version, variant, artifact in connection.execute(built.where(variants.c.artifact.is_not(None))):
+                found += [Reference(digest, "variant", (name, version, variant)) for digest in artifact.files.values()]
+            for key, blobs in connection.execute(select(steps.c.key, steps.c.blobs)):
+                found += [Reference(digest, "step", (key,)) for digest in blobs]
         return tuple(found)
 
     def live_blobs(self) -> set[Digest]:

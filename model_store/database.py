@@ -48,6 +48,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.dialect: str = engine.dialect.name
+        self.url = engine.url.render_as_string(hide_password=True)
         postgres = self.dialect == "postgresql"
         self._writer = engine.execution_options(immediate=True)
         # One snapshot for all statements of a reader; SQLite gives that to every transaction anyway.
@@ -104,8 +105,11 @@ def connect(url: str | URL) -> Database:
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         return Database(_sqlite_engine(parsed))
-    # pre_ping: a pooled connection may be older than the last restart of the server.
-    return Database(create_engine(parsed, pool_pre_ping=True))
+    try:
+        # pre_ping: a pooled connection may be older than the last restart of the server.
+        return Database(create_engine(parsed, pool_pre_ping=True))
+    except ModuleNotFoundError as exc:
+        raise StoreUnusable(f"a catalog on PostgreSQL needs {exc.name}: pip install 'forgeway[postgres]'") from exc
 
 
 def _parsed(url: str | URL) -> URL:

@@ -41,7 +41,7 @@ def postgres_server() -> Iterator[str]:
             _wait_for(server, folder)
             yield f"postgresql://postgres@/postgres?host={folder}"
         finally:
-            server.send_signal(signal.SIGINT)  # "fast": disconnects the clients that are left
+            server.send_signal(signal.SIGQUIT)  # at once: nothing of it shall last
             try:
                 server.wait(timeout=20)
             except subprocess.TimeoutExpired:
