@@ -33,15 +33,22 @@ class Child:
         self.starts = 0
         self._command = (sys.executable, "-m", "gateway.launch", str(os.getpid()), module, *args)
         self._environment = child_environment() | dict(environment or {})
+        self._stopping: asyncio.Task[None] | None = None
         self._supervision: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
 
     def start(self) -> None:
         self._supervision = asyncio.create_task(self._supervise(), name=f"child {self.name}")
 
+    def stop_soon(self) -> None:
+        """Begin `stop` without waiting for it."""
+        self._stopping = asyncio.create_task(self.stop(), name=f"stop {self.name}")
+
     async def stop(self, patience_s: float = 5.0) -> None:
         """SIGTERM, then SIGKILL after `patience_s`. Does nothing when it is stopped already."""
         if self._supervision is None:
+            if self._stopping is not None and self._stopping is not asyncio.current_task():
+                await self._stopping
             return
         supervision, self._supervision = self._supervision, None
         supervision.cancel()

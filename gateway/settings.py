@@ -5,11 +5,18 @@ A setting is here only because two deployments need different values.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 MIB = 1 << 20
 Seconds = Annotated[float, Field(gt=0)]
@@ -45,6 +52,13 @@ class Settings(BaseSettings):
     drain_timeout_s: Seconds = Field(30.0, description="after that: longest wait for requests in flight")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level logged")
 
+    def masked(self) -> dict[str, Any]:
+        """Every setting by name, fit for people and logs: the password in a database URL is hidden."""
+        values = self.model_dump(mode="json")
+        if values["database_url"] is not None:
+            values["database_url"] = re.sub(r"(//[^:/@]*:)[^@]*@", r"\1***@", values["database_url"])
+        return values
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -55,6 +69,23 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def origins(settings: Settings) -> dict[str, str]:
+    """Where each value comes from: `flag` (or code), `environment`, `forgeway.toml` or `default`."""
+    kind = type(settings)
+    environment = EnvSettingsSource(kind)()
+    file = TomlConfigSettingsSource(kind)()
+    found = {}
+    for name in kind.model_fields:
+        value = getattr(settings, name)
+        if name in environment and kind(**{name: environment[name]}).__dict__[name] == value:
+            found[name] = "environment"
+        elif name not in environment and name in file:
+            found[name] = "forgeway.toml"
+        else:
+            found[name] = "flag" if name in environment or value != kind.model_fields[name].default else "default"
+    return found
 
 
 def settings_from(flags: dict[str, Any]) -> Settings:

@@ -1,0 +1,185 @@
+"""Builds everything a gateway is made of, in order, and takes it down again: nothing long-lived is built elsewhere.
+
+The order matters to whoever waits: the port is taken first (so that a taken one is known at once), then the store is
+opened, then runners and the follower start, and the compile worker last, since nobody waits for it yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from importlib.metadata import version as installed
+from typing import Any
+
+import uvloop
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from compilers.targets import UnknownTarget
+from gateway import uploads
+from gateway.auth import Keyring, is_loopback
+from gateway.children import Child
+from gateway.door import Door
+from gateway.errors import APPLICATION_JSON, GatewayError, error_body, status_of, text_of
+from gateway.fastlane import FastLane
+from gateway.follow import Follower
+from gateway.logs import LOGGER, event, set_up
+from gateway.routes import aliases, jobs, metrics, models, predictions, targets, v2, versions
+from gateway.serve import Serving
+from gateway.server import Server, listen, url_of
+from gateway.settings import Settings
+from gateway.state import Gateway
+from model_store.errors import StoreError
+from model_store.policy import InvalidPolicy
+from model_store.store import ModelStore
+
+ROUTERS = (predictions, models, versions, aliases, jobs, targets, v2, metrics)
+
+
+class StartRefused(Exception):
+    """The gateway will not start like this; the message says what to change."""
+
+
+def run(settings: Settings) -> int:
+    """Run a gateway until it is told to stop; the exit code of the process."""
+    set_up(settings.log_level)
+    try:
+        return uvloop.run(_run(settings))
+    except (StartRefused, StoreError, OSError) as exc:
+        event(logging.ERROR, "not started", reason=str(exc))
+        return 1
+
+
+async def _run(settings: Settings) -> int:
+    try:
+        listener = listen(settings.host, settings.port)
+    except OSError as exc:
+        where = f"{settings.host}:{settings.port}"
+        raise StartRefused(f"cannot listen on {where}: {exc.strerror}; take another --port (0: any free one)") from exc
+    with listener:
+        async with started(settings) as gateway:
+            server = Server(build_app(gateway), settings, on_drain=lambda: _drain(gateway))
+            async with _background(announcement=_announce(gateway, url_of(listener))):
+                await server.serve(sockets=[listener])
+    return 0
+
+
+@contextlib.asynccontextmanager
+async def started(settings: Settings) -> AsyncIterator[Gateway]:
+    """Everything, running. Raises StartRefused, StoreError."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = await asyncio.to_thread(ModelStore.open, settings.data, settings.database_url)
+        stack.callback(store.close)
+        await asyncio.to_thread(uploads.sweep, settings.data / "uploads")
+        keyring = await _keyring(settings, store)
+        serving = Serving(settings)
+        await stack.enter_async_context(serving)
+        follower = Follower(store, serving, settings)
+        worker = _worker(settings) if settings.compile else None
+        await stack.enter_async_context(_background(follower=follower.run(), keyring=keyring.watch()))
+        if worker is not None:
+            worker.start()
+            stack.push_async_callback(worker.stop)
+        yield Gateway(settings, store, serving, follower, keyring, worker)
+
+
+def build_app(gateway: Gateway) -> Door:
+    """The ASGI application: door, fast lane, management API."""
+    api = FastAPI(
+        title="Forgeway",
+        version=installed("forgeway"),
+        summary="Serve models through the fastest variant that is proven right.",
+        redirect_slashes=False,
+        redoc_url=None,
+        responses={"default": {"description": "what went wrong", "content": {APPLICATION_JSON: {"schema": _ERROR}}}},
+    )
+    api.state.gateway = gateway
+    for module in ROUTERS:
+        api.include_router(module.router)
+    for kind in (GatewayError, StoreError, InvalidPolicy, UnknownTarget):
+        api.add_exception_handler(kind, _refused)
+    api.add_exception_handler(HTTPException, _http_error)
+    api.add_exception_handler(RequestValidationError, _invalid)
+    return Door(FastLane(api, gateway.serving), gateway.keyring)
+
+
+_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+
+
+async def _refused(request: Request, exc: Exception) -> Response:
+    headers = exc.headers if isinstance(exc, GatewayError) else None
+    return _error(status_of(exc), text_of(exc), headers)
+
+
+async def _http_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    return _error(exc.status_code, exc.detail, exc.headers)
+
+
+async def _invalid(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, RequestValidationError)
+    faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in exc.errors()]
+    return _error(400, "; ".join(faults))
+
+
+def _error(status: int, text: str, headers: Any = None) -> Response:
+    return Response(error_body(text), status, dict(headers or {}), media_type=APPLICATION_JSON)
+
+
+async def _keyring(settings: Settings, store: ModelStore) -> Keyring:
+    loopback = is_loopback(settings.host)
+    keyring = Keyring(store.catalog, require=settings.require_keys, named=settings.insecure or not loopback)
+    await keyring.refresh()
+    if keyring.is_open and not loopback and not settings.insecure:
+        raise StartRefused(
+            f"listening on {settings.host} would let anyone in: there is no API key yet. Make one with "
+            f"`forgeway keys create --data {settings.data}`, or say --insecure if the network is trusted"
+        )
+    return keyring
+
+
+def _worker(settings: Settings) -> Child:
+    args = ["--data", str(settings.data.absolute())]
+    if settings.database_url is not None:
+        args += ["--database-url", settings.database_url]
+    return Child("worker", "compilers.worker", args)
+
+
+def _drain(gateway: Gateway) -> None:
+    """The first signal: not ready from now on; compiling stops, since its cores are needed to finish quickly."""
+    gateway.draining.set()
+    event(logging.INFO, "draining", delay_s=gateway.settings.drain_delay_s, timeout_s=gateway.settings.drain_timeout_s)
+    if gateway.worker is not None:
+        gateway.worker.stop_soon()
+
+
+async def _announce(gateway: Gateway, url: str) -> None:
+    """Say that the gateway answers, once it does: one line on stdout, for people and for scripts that wait."""
+    while not gateway.serving.ready()[0]:
+        await asyncio.sleep(0.01)
+    print(f"forgeway is ready at {url}", flush=True)  # noqa: T201 - the one line that `serve` says
+    if gateway.settings.grpc_port:
+        event(logging.INFO, "gRPC is not served yet", grpc_port=gateway.settings.grpc_port)
+
+
+@contextlib.asynccontextmanager
+async def _background(**coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Tasks, by name, that run until the block ends. One that fails is logged: it should have known better."""
+    tasks = [asyncio.create_task(coroutine, name=name) for name, coroutine in coroutines.items()]
+    for task in tasks:
+        task.add_done_callback(_report)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        LOGGER.error("task failed", exc_info=error, extra={"facts": {"task": task.get_name()}})

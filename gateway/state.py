@@ -1,0 +1,40 @@
+"""What a running gateway is made of, as the routes see it. Built by app.py and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from gateway.auth import Keyring
+from gateway.children import Child
+from gateway.follow import Follower
+from gateway.serve import Serving
+from gateway.settings import Settings
+from model_store.store import ModelStore
+
+
+@dataclass(frozen=True)
+class Gateway:
+    settings: Settings
+    store: ModelStore
+    serving: Serving
+    follower: Follower
+    keyring: Keyring
+    worker: Child | None
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    """Uploads received at once: each may hold `max_upload_bytes` of disk."""
+    intakes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    """Uploads examined at once: each is a child process that holds a model in memory."""
+
+
+async def _gateway_of(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+Here = Annotated[Gateway, Depends(_gateway_of)]
+"""Parameter type of a route that needs the gateway."""
