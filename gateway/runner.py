@@ -11,14 +11,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from gateway import wire
 from gateway.batch import Item, fill
-from gateway.child import Child, Death
 from gateway.errors import RunnerDied
 from gateway.health import Subject
+from gateway.runner_process import Death, RunnerProcess
 from gateway.slots import SlotMemory
 
 SLOTS = 2
@@ -106,7 +106,7 @@ class Runner:
         """Batch number -> (slot, work), oldest first: the first one is running, the next one prefetched."""
         self._head_ns = 0
         self._batches = 0
-        self._child: Child | None = None
+        self._process: RunnerProcess | None = None
         self._closed: asyncio.Event | None = None
         self._failed_starts = 0
         self._restart: asyncio.TimerHandle | None = None
@@ -117,7 +117,7 @@ class Runner:
 
     @property
     def pid(self) -> int | None:
-        return self._child.pid if self._child is not None else None
+        return self._process.pid if self._process is not None else None
 
     @property
     def has_free_slot(self) -> bool:
@@ -131,10 +131,14 @@ class Runner:
     def sessions(self) -> tuple[Session, ...]:
         return tuple(self._sessions.values())
 
+    def items(self) -> Iterator[Item]:
+        """Every item in flight."""
+        return (item for _, work in self._running.values() for item in work.items)
+
     def start(self) -> None:
         args = ["--target", self.target, "--memory", str(self._memory.fd)]
         args += ["--slots", str(SLOTS), "--slot-bytes", str(self._memory.slot_bytes)]
-        self._child = Child("gateway.runner_main", args, [self._memory.fd], self._take, self._dead)
+        self._process = RunnerProcess("gateway.runner_main", args, [self._memory.fd], self._take, self._dead)
 
     def load(self, session: Session, first: bool = False) -> None:
         """Open `session`; await `session.opened` for the outcome. `first`: before others that wait to be opened."""
@@ -151,15 +155,15 @@ class Runner:
         self._sessions.pop(session.load.session, None)
         if session in self._to_load:
             self._to_load.remove(session)
-        if session.ready and self._child is not None:
-            self._child.send(wire.pack_body(wire.Unload(session.load.session)))
+        if session.ready and self._process is not None:
+            self._process.send(wire.pack_body(wire.Unload(session.load.session)))
         session.ready = False
         if not session.opened.done():
             session.opened.cancel()
 
     def dispatch(self, work: Work) -> None:
         """Copy the inputs into a free slot and tell the runner. Only when `has_free_slot`."""
-        assert self._child is not None
+        assert self._process is not None
         slot = self._free.pop()
         work.sent_ns = time.monotonic_ns()
         places, end = fill(self._memory.slots[slot], work.items)
@@ -169,7 +173,7 @@ class Runner:
         self._running[self._batches] = (slot, work)
         self._memory.used(slot, end)
         work.session.last_used = work.sent_ns
-        self._child.send(wire.pack_run(slot, work.session.load.session, self._batches, end, places))
+        self._process.send(wire.pack_run(slot, work.session.load.session, self._batches, end, places))
 
     def sweep(self) -> None:
         """Kill a process whose batch, or whose opening of a session, is over its time. Called every few ms."""
@@ -191,14 +195,14 @@ class Runner:
         self._closed = asyncio.Event()
         if self._restart is not None:
             self._restart.cancel()
-        if self._child is not None:
+        if self._process is not None:
             self._kill("exit")
             await self._closed.wait()
         self._memory.close()
 
     def _kill(self, why: str) -> None:
-        if self._child is not None:
-            self._child.kill(why)
+        if self._process is not None:
+            self._process.kill(why)
 
     def _take(self, data: bytes) -> None:
         try:
@@ -245,8 +249,8 @@ class Runner:
         if isinstance(outcome, wire.Refused):
             self._give_up(session, outcome.text)
         elif session.closed:  # nobody wants it any more
-            assert self._child is not None
-            self._child.send(wire.pack_body(wire.Unload(outcome.session)))
+            assert self._process is not None
+            self._process.send(wire.pack_body(wire.Unload(outcome.session)))
         else:
             session.ready = True
             session.row_s = session.row_s or outcome.run_s
@@ -265,14 +269,14 @@ class Runner:
     def _load_next(self) -> None:
         """One at a time: so a death while opening has one suspect, and the socket never fills up."""
         if self.ready and self._loading is None and self._to_load:
-            assert self._child is not None
+            assert self._process is not None
             self._loading = self._to_load.popleft()
             self._load_since = time.monotonic_ns()
-            self._child.send(wire.pack_body(self._loading.load))
+            self._process.send(wire.pack_body(self._loading.load))
 
     def _dead(self, death: Death) -> None:
         """Blame what it was doing, start another."""
-        was_ready, self.ready, self._child = self.ready, False, None
+        was_ready, self.ready, self._process = self.ready, False, None
         for session in self._sessions.values():
             session.ready = False
         self._blame(death)

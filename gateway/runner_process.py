@@ -41,7 +41,7 @@ class Death(NamedTuple):
     words: str
 
 
-class Child:
+class RunnerProcess:
     """`python -m module args... --control FD`, with `fds` passed on under their own numbers.
 
     It must be made on the main thread: PDEATHSIG follows the thread that forked.

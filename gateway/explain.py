@@ -1,0 +1,106 @@
+"""The router's choice in words and figures, for people and for `GET /v1/models/{name}/route`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.health import Health, Subject
+from gateway.ranking import HYSTERESIS, VersionRoute, may_answer, nearest, speedup
+from gateway.runner import Session
+from model_store.entities import REFERENCE, Timing, Variant
+
+
+def explain(route: VersionRoute, health: Health, rows: int) -> dict[str, Any]:
+    """Facts of the choice for `rows` rows: the variant, why in words, the bucket, and every alternative."""
+    bucket = route.bucket(rows)
+    choice = route.pick(rows, lambda variant, session: _usable(route, health, variant, session))
+    alternatives = [_row(route, health, variant, bucket) for variant in route.variants.values()]
+    return {
+        "model": route.name,
+        "version": route.version,
+        "rows": rows,
+        "bucket": bucket,
+        "buckets": list(route.buckets),
+        "max_batch_rows": route.max_rows,
+        "variant": None if choice is None else choice.variant,
+        "target": None if choice is None else route.variants[choice.variant].target,
+        "decision": "none" if choice is None else choice.why,
+        "why": _why(route, health, bucket, None if choice is None else choice.variant),
+        "alternatives": alternatives,
+    }
+
+
+def _usable(route: VersionRoute, health: Health, variant: str, session: Session) -> bool:
+    return session.ready and not health.quarantined(Subject(route.name, route.version, variant))
+
+
+def _why(route: VersionRoute, health: Health, bucket: int, chosen: str | None) -> str:
+    """One or two sentences."""
+    ranked = route.ranked[bucket]
+    if chosen is None:
+        states = "; ".join(f"{variant}: {_state(route, health, variant)}" for variant in ranked)
+        return f"nothing can answer right now ({states})"
+    words = _evidence(route.variants[chosen], bucket)
+    passed_over = ranked[: ranked.index(chosen)]
+    if passed_over:
+        lost = "; ".join(f"{variant} is {_state(route, health, variant)}" for variant in passed_over)
+        return f"{chosen} stands in ({words}): {lost}"
+    if len(ranked) == 1:
+        others = len(route.variants) - 1
+        beside = f"; {others} other variant{'s' * (others != 1)} may not serve" if others else ""
+        return f"{chosen} is the only variant that may serve: {words}{beside}"
+    second = max(ranked[1:], key=lambda variant: speedup(route.variants[variant], bucket))
+    rival = speedup(route.variants[second], bucket)
+    if rival > speedup(route.variants[chosen], bucket):
+        margin = f"{(HYSTERESIS - 1) * 100:.0f} %"
+        return f"{chosen} keeps its place ({words}): {second} is less than {margin} faster at {rival:.2f}x"
+    return f"{chosen} is the fastest proven variant: {words}; next is {second} at {rival:.2f}x"
+
+
+def _evidence(variant: Variant, bucket: int) -> str:
+    if variant.id == REFERENCE:
+        return "the uploaded model itself, 1.00x by definition"
+    timing = _timing(variant, bucket)
+    if timing is None:
+        return "not measured"
+    words = (
+        f"{timing.speedup:.2f}x the reference at {timing.rows} row{'s' * (timing.rows != 1)} "
+        f"(at least {timing.speedup_lower:.2f}x), p50 {timing.p50_s * 1e3:.3g} ms against "
+        f"{timing.reference_p50_s * 1e3:.3g} ms"
+    )
+    agreement = variant.evidence.agreement if variant.evidence else None
+    if agreement is not None:
+        words += f", cosine {agreement.cosine:.5f} over {agreement.samples} samples"
+    return words
+
+
+def _row(route: VersionRoute, health: Health, variant: Variant, bucket: int) -> dict[str, Any]:
+    timing = _timing(variant, bucket)
+    session = route.sessions.get(variant.id)
+    return {
+        "variant": variant.id,
+        "target": variant.target,
+        "verdict": variant.verdict.value,
+        "reason": variant.reason,
+        "may_answer": may_answer(variant, route.serve_unproven),
+        "speedup": 1.0 if variant.id == REFERENCE else (timing.speedup if timing else None),
+        "speedup_lower": 1.0 if variant.id == REFERENCE else (timing.speedup_lower if timing else None),
+        "p50_s": timing.p50_s if timing else None,
+        "live_s_per_row": session.row_s if session is not None else None,
+        "health": _state(route, health, variant.id),
+    }
+
+
+def _state(route: VersionRoute, health: Health, variant: str) -> str:
+    session = route.sessions.get(variant)
+    words = health.words(Subject(route.name, route.version, variant))
+    if session is None:
+        return "not loaded" if words == "healthy" else words
+    return words if session.ready or words.startswith("quarantined") else "its runner is starting"
+
+
+def _timing(variant: Variant, bucket: int) -> Timing | None:
+    if variant.evidence is None or not variant.evidence.timings:
+        return None
+    by_rows = {timing.rows: timing for timing in variant.evidence.timings}
+    return by_rows[nearest(tuple(sorted(by_rows)), bucket)]

@@ -1,0 +1,305 @@
+"""Every metric of the gateway, named here and nowhere else; facts come in as records.
+
+Names, labels and buckets: OPERATIONS 2.1, and Triton's `nv_inference_*` counters beside them so that dashboards made
+for it work. One process owns all of it: runners report their times with each answer.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import Counter as Tally
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from compilers.targets import TARGETS
+from gateway import series
+from gateway.series import Distribution
+from model_store.entities import Variant
+
+if TYPE_CHECKING:
+    from gateway.serve import Serving
+
+MAX_MODELS = 500
+"""Models beyond this many share the label `other`: a scrape must stay bounded."""
+
+COMPILE_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_FAILURES = {
+    "queue_full": "REJECTED", "deadline": "REJECTED", "draining": "REJECTED", "memory": "REJECTED",
+    "rate_limit": "REJECTED", "cancelled": "CANCELED", "model_failed": "BACKEND", "runner_died": "BACKEND",
+}  # fmt: skip
+
+
+class Served(msgspec.Struct, frozen=True, gc=False):
+    """One answered request. Durations in nanoseconds; `leads` for one request of each batch."""
+
+    model: str
+    version: str
+    variant: str
+    target: str
+    why: str
+    rows: int
+    batch_rows: int
+    leads: bool
+    request_ns: int
+    decode_ns: int
+    queue_ns: int
+    input_ns: int
+    infer_ns: int
+    output_ns: int
+    encode_ns: int
+
+
+class _Series:
+    """What is counted for one (model, version, variant, target)."""
+
+    __slots__ = (
+        "batch", "decode", "encode", "executions", "infer", "input_ns", "output_ns", "queue", "request", "rows", "why",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.request, self.queue, self.infer = series.seconds(), series.seconds(), series.seconds()
+        self.decode, self.encode = series.seconds(), series.seconds()
+        self.batch = series.rows()
+        self.executions = self.rows = self.input_ns = self.output_ns = 0
+        self.why: Tally[str] = Tally()
+
+
+class Metrics:
+    """Takes facts, renders text."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._series: dict[tuple[str, str, str, str], _Series] = {}
+        self._failures: Tally[tuple[str, str, int, str]] = Tally()
+        self._models: set[str] = set()
+        self._serving: Serving | None = None
+        registry = self.registry
+        ProcessCollector(registry=registry)
+        self._shed = Counter("forgeway_requests_shed", "Requests refused at the door", ["reason"], registry=registry)
+        for reason in ("queue_full", "deadline", "rate_limit", "draining", "memory"):
+            self._shed.labels(reason)
+        self._restarts = Counter(
+            "forgeway_worker_restarts", "Runners that died", ["cause", "accelerator", "runtime"], registry=registry
+        )
+        self._jobs = Gauge("forgeway_compile_jobs", "Compile jobs by state", ["state"], registry=registry)
+        self._compile_seconds = Histogram(
+            "forgeway_compile_duration_seconds",
+            "Time of compile steps",
+            ["target", "step"],
+            buckets=COMPILE_SECONDS,
+            registry=registry,
+        )
+        self._compile_failures = Counter(
+            "forgeway_compile_failures", "Compile steps that failed", ["target", "reason"], registry=registry
+        )
+        which = ["model", "version", "variant", "target"]
+        self._accuracy = Gauge(
+            "forgeway_variant_accuracy_delta_ratio", "Label or top-1 accuracy against the reference", which,
+            registry=registry,
+        )  # fmt: skip
+        self._latency = Gauge(
+            "forgeway_variant_latency_seconds", "Measured when the variant was proven, one row", [*which, "quantile"],
+            registry=registry,
+        )  # fmt: skip
+        self._db_errors = Counter("forgeway_db_errors", "Failed reads of the catalog", registry=registry)
+        self._blob_bytes = Gauge("forgeway_blob_bytes", "Bytes in the blob store", registry=registry)
+        info = Gauge("forgeway_build_info", "Always 1", ["version"], registry=registry)
+        info.labels(importlib.metadata.version("forgeway")).set(1)
+
+    def watch(self, serving: Serving) -> None:
+        """Read the gauges of `serving` at every scrape."""
+        self._serving = serving
+
+    def observe(self, served: Served) -> None:
+        """Count an answered request: the one call on the hot path."""
+        key = (served.model, served.version, served.variant, served.target)
+        one = self._series.get(key)
+        if one is None:
+            one = self._series.setdefault((self._bounded(served.model), *key[1:]), _Series())
+        one.request.add(served.request_ns)
+        one.queue.add(served.queue_ns)
+        one.infer.add(served.infer_ns)
+        one.decode.add(served.decode_ns)
+        one.encode.add(served.encode_ns)
+        one.input_ns += served.input_ns
+        one.output_ns += served.output_ns
+        one.rows += served.rows
+        if served.leads:
+            one.batch.add(served.batch_rows)
+            one.executions += 1
+            one.why[served.why] += 1
+
+    def failed(self, model: str, version: str, code: int, reason: str, request_ns: int) -> None:
+        """Count a request that got an error instead of an answer."""
+        self._failures[self._bounded(model), version, code, reason] += 1
+
+    def shed(self, reason: str) -> None:
+        self._shed.labels(reason).inc()
+
+    def runner_died(self, target: str, cause: str) -> None:
+        self._restarts.labels(cause, *_hardware(target)).inc()
+
+    def db_failed(self) -> None:
+        self._db_errors.inc()
+
+    def set_blob_bytes(self, nbytes: int) -> None:
+        self._blob_bytes.set(nbytes)
+
+    def set_jobs(self, counts: Mapping[str, int]) -> None:
+        """Compile jobs by state, as the management side counted them."""
+        for state, count in counts.items():
+            self._jobs.labels(state).set(count)
+
+    def compile_step(self, target: str, step: str, seconds: float) -> None:
+        self._compile_seconds.labels(target, step).observe(seconds)
+
+    def compile_failed(self, target: str, reason: str) -> None:
+        self._compile_failures.labels(target, reason).inc()
+
+    def proven(self, variant: Variant) -> None:
+        """Publish the figures a variant was proven with."""
+        labels = (self._bounded(variant.name), variant.version, variant.id, variant.target)
+        evidence = variant.evidence
+        if evidence is None:
+            return
+        if evidence.timings:
+            timing = evidence.timings[0]
+            for quantile, value in (("0.5", timing.p50_s), ("0.9", timing.p90_s), ("0.99", timing.p99_s)):
+                self._latency.labels(*labels, quantile).set(value)
+        agreement = evidence.agreement
+        if agreement is None:
+            return
+        if agreement.label_accuracy is not None and agreement.reference_label_accuracy is not None:
+            self._accuracy.labels(*labels).set(agreement.label_accuracy - agreement.reference_label_accuracy)
+        elif agreement.top1 is not None:
+            self._accuracy.labels(*labels).set(agreement.top1 - 1)
+
+    def forget(self, model: str, version: str) -> None:
+        """Drop the series of a deleted version."""
+        for key in [key for key in self._series if key[:2] == (model, version)]:
+            del self._series[key]
+        for failure in [key for key in self._failures if key[:2] == (model, version)]:
+            del self._failures[failure]
+
+    def render(self) -> bytes:
+        """Everything, in the Prometheus text format 0.0.4."""
+        return generate_latest(self.registry) + ("\n".join(self._lines()) + "\n").encode()
+
+    def _bounded(self, model: str) -> str:
+        if model not in self._models:
+            if len(self._models) >= MAX_MODELS:
+                return "other"
+            self._models.add(model)
+        return model
+
+    def _lines(self) -> Iterator[str]:
+        which = [
+            (series.label_pairs(tuple(zip(("model", "version", "variant", "target"), key, strict=True))), one)
+            for key, one in self._series.items()
+        ]
+        yield series.head("forgeway_requests_total", "counter", "Predictions by outcome")
+        for labels, one in which:
+            yield f'forgeway_requests_total{{{labels},code="200",reason="ok"}} {sum(one.request.counts)}'
+        for (model, version, code, reason), count in self._failures.items():
+            pairs = _pairs(model=model, version=version, variant="", target="", code=str(code), reason=reason)
+            yield f"forgeway_requests_total{{{pairs}}} {count}"
+        yield from _histogram(
+            "forgeway_request_duration_seconds", "From the request's arrival to its encoded answer",
+            ((labels, one.request) for labels, one in which),
+        )  # fmt: skip
+        yield from _histogram(
+            "forgeway_queue_duration_seconds",
+            "Waiting for a free runner",
+            ((labels, one.queue) for labels, one in which),
+        )
+        yield from _histogram(
+            "forgeway_inference_duration_seconds", "In the runtime", ((labels, one.infer) for labels, one in which)
+        )
+        both = [
+            (f'{labels},direction="{way}"', d)
+            for labels, one in which
+            for way, d in (("in", one.decode), ("out", one.encode))
+        ]
+        yield from _histogram("forgeway_serialization_duration_seconds", "Decoding and encoding bodies", both)
+        yield from _histogram("forgeway_batch_size", "Rows of a batch", ((labels, one.batch) for labels, one in which))
+        yield series.head("forgeway_route_decisions_total", "counter", "Batches by the router's choice")
+        for labels, one in which:
+            for why, count in one.why.items():
+                yield f'forgeway_route_decisions_total{{{labels},why="{why}"}} {count}'
+        yield from self._gauges()
+        yield from self._triton()
+
+    def _gauges(self) -> Iterator[str]:
+        serving = self._serving
+        if serving is None:
+            return
+        yield series.head("forgeway_inflight_requests", "gauge", "Predictions inside")
+        yield f"forgeway_inflight_requests {serving.admission.inflight}"
+        yield series.head("forgeway_concurrency_limit", "gauge", "Most predictions inside")
+        yield f"forgeway_concurrency_limit {serving.admission.limit}"
+        yield series.head("forgeway_queue_depth", "gauge", "Predictions waiting for a runner")
+        for (model, version), batcher in serving.batchers.items():
+            yield f"forgeway_queue_depth{{{_pairs(model=model, version=version)}}} {batcher.depth}"
+        yield series.head("forgeway_workers", "gauge", "Runners that are ready")
+        for target, facts in serving.runners.state().items():
+            accelerator, runtime = _hardware(target)
+            pairs = _pairs(accelerator=accelerator, runtime=runtime, target=target)
+            yield f"forgeway_workers{{{pairs}}} {int(facts['ready'])}"
+
+    def _triton(self) -> Iterator[str]:
+        """Triton's core counters: per model and version, durations are sums in microseconds."""
+        totals: dict[tuple[str, str], Tally[str]] = {}
+        for (model, version, _, _), one in self._series.items():
+            total = totals.setdefault((model, version), Tally())
+            total["request_success"] += sum(one.request.counts)
+            total["count"] += one.rows
+            total["exec_count"] += one.executions
+            total["request_duration_us"] += one.request.total // 1000
+            total["queue_duration_us"] += one.queue.total // 1000
+            total["compute_input_duration_us"] += one.input_ns // 1000
+            total["compute_infer_duration_us"] += one.infer.total // 1000
+            total["compute_output_duration_us"] += one.output_ns // 1000
+        for name, words in _TRITON.items():
+            yield series.head(f"nv_inference_{name}", "counter", words)
+            for (model, version), total in totals.items():
+                yield f"nv_inference_{name}{{{_pairs(model=model, version=version)}}} {total[name]}"
+        failures: Tally[tuple[str, str, str]] = Tally()
+        for (model, version, _, reason), count in self._failures.items():
+            failures[model, version, _FAILURES.get(reason, "OTHER")] += count
+        yield series.head("nv_inference_request_failure", "counter", "Failed requests")
+        for (model, version, reason), count in failures.items():
+            yield f"nv_inference_request_failure{{{_pairs(model=model, version=version, reason=reason)}}} {count}"
+        yield series.head("nv_inference_pending_request_count", "gauge", "Requests awaiting execution")
+        if self._serving is not None:
+            for (model, version), batcher in self._serving.batchers.items():
+                yield f"nv_inference_pending_request_count{{{_pairs(model=model, version=version)}}} {batcher.depth}"
+
+
+_TRITON = {
+    "request_success": "Answered requests",
+    "count": "Rows answered",
+    "exec_count": "Batches run",
+    "request_duration_us": "Request time",
+    "queue_duration_us": "Queue time",
+    "compute_input_duration_us": "Time to get inputs to the runtime",
+    "compute_infer_duration_us": "Time in the runtime",
+    "compute_output_duration_us": "Time to get outputs back",
+}
+
+
+def _histogram(name: str, words: str, parts: Iterable[tuple[str, Distribution]]) -> Iterator[str]:
+    yield series.head(name, "histogram", words)
+    for labels, distribution in parts:
+        yield from distribution.lines(name, labels)
+
+
+def _pairs(**labels: str) -> str:
+    return series.label_pairs(tuple(labels.items()))
+
+
+def _hardware(target: str) -> tuple[str, str]:
+    entry = TARGETS.get(target)
+    return (entry.device, entry.requires[0]) if entry is not None else ("unknown", "unknown")

@@ -1,0 +1,133 @@
+"""Which variant of one version answers: ranked by evidence, chosen among those that are open and healthy.
+
+For every bucket of rows that was measured, the proven variants are ranked by their measured speed-up over the
+reference (1.0 by definition); the incumbent keeps its place unless another is more than 3 % faster, so that noise moves
+nobody. A batch is answered by the best variant that is open and healthy right now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from gateway.errors import BadRequest
+from gateway.runner import Session
+from model_store.entities import REFERENCE, Signature, Variant, Verdict
+
+HYSTERESIS = 1.03
+DEFAULT_MAX_ROWS = 64
+
+
+class Choice(NamedTuple):
+    """A variant for a batch. `why` is a metric label: fastest, only, fallback, pinned."""
+
+    variant: str
+    session: Session
+    why: str
+
+
+@dataclass(frozen=True)
+class VersionRoute:
+    """How one model version is answered."""
+
+    name: str
+    version: str
+    signature: Signature
+    variants: Mapping[str, Variant]
+    """Every variant of the version with its evidence, also those that never answer."""
+    buckets: tuple[int, ...]
+    ranked: Mapping[int, tuple[str, ...]]
+    """Bucket -> ids of the variants that may answer there, best first; the reference is always among them."""
+    serve_unproven: bool = False
+    sessions: Mapping[str, Session] = field(default_factory=dict)
+    """Variants that are open, or being opened again, in a runner."""
+    max_rows: int = DEFAULT_MAX_ROWS
+    """Most rows of a batch; 1: requests of this version are never put together."""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What should be open: the reference and the best of every bucket."""
+        best = dict.fromkeys(ids[0] for ids in self.ranked.values() if ids)
+        return tuple(dict.fromkeys((REFERENCE, *best))) if REFERENCE in self.variants else tuple(best)
+
+    def opened(self, sessions: Mapping[str, Session]) -> VersionRoute:
+        """The same route with these sessions."""
+        plans = (self.variants[variant].plan for variant in sessions)
+        rows = min((plan.max_rows for plan in plans if plan is not None), default=DEFAULT_MAX_ROWS)
+        return replace(self, sessions=dict(sessions), max_rows=rows)
+
+    def bucket(self, rows: int) -> int:
+        """The measured bucket nearest to `rows` by ratio."""
+        return nearest(self.buckets, rows)
+
+    def pick(self, rows: int, usable: Callable[[str, Session], bool], avoid: str | None = None) -> Choice | None:
+        """The best usable variant for `rows` rows; `avoid` only when there is no other. None: nothing is usable."""
+        ids = self.ranked[self.bucket(rows)]
+        spare: Choice | None = None
+        for position, variant in enumerate(ids):
+            session = self.sessions.get(variant)
+            if session is None or not usable(variant, session):
+                continue
+            why = "fallback" if position else "fastest" if len(ids) > 1 else "only"
+            if variant != avoid:
+                return Choice(variant, session, why)
+            spare = Choice(variant, session, why)
+        return spare
+
+    def pinned(self, variant: str, usable: Callable[[str, Session], bool]) -> Choice | None:
+        session = self.sessions.get(variant)
+        return Choice(variant, session, "pinned") if session is not None and usable(variant, session) else None
+
+    def check_pin(self, variant: str) -> None:
+        """Raise BadRequest unless `variant` exists and has something to run."""
+        if variant not in self.variants:
+            raise BadRequest(
+                f"model '{self.name}' version {self.version} has no variant {variant!r}; it has "
+                + ", ".join(sorted(self.variants))
+            )
+        if self.variants[variant].artifact is None:
+            raise BadRequest(f"variant {variant!r} has nothing to run: {self.variants[variant].reason}")
+
+
+def rank(
+    variants: Mapping[str, Variant], serve_unproven: bool, before: VersionRoute | None = None
+) -> tuple[tuple[int, ...], dict[int, tuple[str, ...]]]:
+    """(buckets, ranking per bucket). `before` holds the incumbents. Source of the rule: DESIGN section 6."""
+    able = [v for v in variants.values() if may_answer(v, serve_unproven)]
+    buckets = tuple(sorted({t.rows for v in able if v.evidence for t in v.evidence.timings})) or (1,)
+    ranked: dict[int, tuple[str, ...]] = {}
+    for bucket in buckets:
+        speed = {v.id: speedup(v, bucket) for v in able}
+        order = sorted(speed, key=lambda variant: (-speed[variant], variant != REFERENCE, variant))
+        incumbent = REFERENCE
+        if before is not None and (old := before.ranked.get(nearest(before.buckets, bucket))):
+            incumbent = old[0] if old[0] in speed else REFERENCE
+        if order and incumbent in speed and speed[order[0]] <= HYSTERESIS * speed[incumbent]:
+            order.remove(incumbent)
+            order.insert(0, incumbent)
+        ranked[bucket] = tuple(order)
+    return buckets, ranked
+
+
+def may_answer(variant: Variant, serve_unproven: bool) -> bool:
+    """Whether requests that pin nothing may be answered by it."""
+    if variant.artifact is None:
+        return False
+    return variant.verdict is Verdict.SERVING or (serve_unproven and variant.verdict is Verdict.INCONCLUSIVE)
+
+
+def speedup(variant: Variant, bucket: int) -> float:
+    """Measured speed-up over the reference in the bucket (or the nearest one measured); 1.0 without a figure."""
+    if variant.id == REFERENCE or variant.evidence is None or not variant.evidence.timings:
+        return 1.0
+    by_rows = {timing.rows: timing.speedup for timing in variant.evidence.timings}
+    return by_rows[nearest(tuple(sorted(by_rows)), bucket)]
+
+
+def nearest(buckets: tuple[int, ...], rows: int) -> int:
+    """The bucket nearest to `rows` by ratio; the smaller one of two as near."""
+    if len(buckets) == 1:
+        return buckets[0]
+    rows = max(1, rows)
+    return min(buckets, key=lambda bucket: max(bucket / rows, rows / bucket))

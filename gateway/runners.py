@@ -1,0 +1,170 @@
+"""The runners of this gateway, one per target, and the pump that hands them batches.
+
+Fair across models: versions with waiting requests take turns, one batch a turn. The pump runs at most once per tick of
+the event loop, after everything that arrived in the tick was queued: that is what fills batches without a delay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gateway import wire
+from gateway.batcher import Batcher, late
+from gateway.health import Health, Subject
+from gateway.ranking import VersionRoute
+from gateway.runner import Runner, Session
+from model_store.entities import Signature, TensorSpec
+
+SWEEP_S = 0.025
+WATCH_AFTER_NS = 50_000_000
+"""A client is watched for leaving only once its request has waited this long: watching costs a task."""
+
+TRIM_S = 1.0
+log = logging.getLogger("forgeway.runner")
+
+
+class Runners:
+    """Starts a runner when its target is first needed. `on_death(target, cause)` is told of every death."""
+
+    def __init__(
+        self,
+        slot_bytes: int,
+        load_timeout_s: float,
+        health: Health,
+        on_death: Callable[[str, str], None] = lambda target, cause: None,
+    ) -> None:
+        self.health = health
+        self._slot_bytes = slot_bytes
+        self._load_timeout_s = load_timeout_s
+        self._on_death = on_death
+        self._runners: dict[str, Runner] = {}
+        self._numbers = itertools.count(1)
+        self._waiting: deque[Batcher] = deque()
+        self._waiting_set: set[Batcher] = set()
+        self._loop = asyncio.get_running_loop()
+        self._pump_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._trimmed = time.monotonic()
+
+    async def start(self, targets: tuple[str, ...] = ()) -> None:
+        """Start sweeping, and the runners of `targets` at once."""
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+        for target in targets:
+            self._of(target)
+
+    async def close(self) -> None:
+        """Stop every runner and wait until they are gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await asyncio.gather(*(runner.close() for runner in self._runners.values()))
+        self._runners.clear()
+
+    def get(self, target: str) -> Runner | None:
+        return self._runners.get(target)
+
+    def batcher(self, route: VersionRoute) -> Batcher:
+        """A new queue for a version."""
+        return Batcher(route, self.health, self.get, self._wake)
+
+    def load(
+        self,
+        target: str,
+        subject: Subject,
+        files: Mapping[str, Path],
+        options: Mapping[str, Any],
+        signature: Signature,
+        threads: int,
+        warm: tuple[int, ...] = (1,),
+        first: bool = False,
+    ) -> Session:
+        """Begin to open a variant; await `session.opened`. It opens again by itself in every new process."""
+        load = wire.Load(
+            session=next(self._numbers),
+            files={name: str(path) for name, path in files.items()},
+            options=dict(options),
+            threads=threads,
+            inputs=tuple(map(_warm_input, signature.inputs)),
+            outputs=tuple(map(_warm_input, signature.outputs)),
+            warm=warm,
+        )
+        session = Session(subject, load, target)
+        self._of(target).load(session, first)
+        return session
+
+    def unload(self, session: Session) -> None:
+        runner = self._runners.get(session.target)
+        if runner is not None:
+            runner.unload(session)
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Facts per target: ready, pid, restarts, trouble, sessions, batches in flight."""
+        return {
+            target: {
+                "ready": runner.ready,
+                "pid": runner.pid,
+                "restarts": runner.restarts,
+                "trouble": runner.trouble,
+                "sessions": len(runner.sessions),
+                "inflight": runner.inflight,
+            }
+            for target, runner in self._runners.items()
+        }
+
+    def _of(self, target: str) -> Runner:
+        if target not in self._runners:
+            runner = Runner(target, self._slot_bytes, self._load_timeout_s, self._schedule, self._on_death)
+            self._runners[target] = runner
+            runner.start()
+        return self._runners[target]
+
+    def _wake(self, batcher: Batcher) -> None:
+        if batcher not in self._waiting_set:
+            self._waiting_set.add(batcher)
+            self._waiting.append(batcher)
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _schedule(self) -> None:
+        if self._waiting and not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Hand out batches, one a turn, until nothing moves."""
+        self._pump_scheduled = False
+        waiting = self._waiting
+        stuck = 0
+        while stuck < len(waiting) and any(runner.has_free_slot for runner in self._runners.values()):
+            batcher = waiting.popleft()
+            stuck = 0 if batcher.dispatch() else stuck + 1
+            if batcher.empty:
+                self._waiting_set.discard(batcher)
+            else:
+                waiting.append(batcher)
+
+    def _sweep(self) -> None:
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+        now = time.monotonic_ns()
+        for batcher in self._waiting:
+            batcher.sweep(now, now - WATCH_AFTER_NS)
+        for runner in self._runners.values():
+            for item in runner.items():
+                if now > item.deadline_ns:
+                    item.fail(late())
+            runner.sweep()
+        if time.monotonic() - self._trimmed > TRIM_S:
+            self._trimmed = time.monotonic()
+            for runner in self._runners.values():
+                runner.trim()
+
+
+def _warm_input(spec: TensorSpec) -> wire.WarmInput:
+    return wire.WarmInput(spec.name, spec.datatype, spec.shape)

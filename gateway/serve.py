@@ -1,0 +1,158 @@
+"""The request walk: resolve, check, admit, queue, answer. Every protocol ends here; no protocol is known here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.admission import Admission
+from gateway.batch import Answer
+from gateway.batcher import Batcher
+from gateway.errors import ClientGone, GatewayError, Overloaded, status_of
+from gateway.health import Health
+from gateway.metrics import Metrics, Served
+from gateway.ranking import VersionRoute
+from gateway.router import RouteTable
+from gateway.runners import Runners
+from gateway.settings import Settings
+from gateway.tensors import Tensor
+
+_BYTES_IN_FLIGHT_SLOTS = 4
+"""Requests in flight may hold as many bytes as this many slots: what is queued and cannot be in a slot yet."""
+
+
+class Call(msgspec.Struct, gc=False):
+    """One prediction as any protocol hands it over. Times are monotonic nanoseconds."""
+
+    model: str
+    version: str | None
+    inputs: Sequence[tuple[str, Tensor]]
+    id: str = ""
+    timeout_s: float | None = None
+    pin: str | None = None
+    received_ns: int = 0
+    decoded_ns: int = 0
+    gone: Callable[[], Awaitable[Any]] | None = None
+    """Resolves when the client leaves."""
+
+
+class Result(msgspec.Struct, frozen=True, gc=False):
+    route: VersionRoute
+    answer: Answer
+    rows: int
+    answered_ns: int
+
+
+class Serving:
+    """What answers requests: the route table and everything behind it. The follower replaces the table."""
+
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        self.settings = settings
+        self.metrics = metrics or Metrics()
+        self.health = Health()
+        self.runners = Runners(
+            settings.slot_bytes, settings.load_timeout_s, self.health, on_death=self.metrics.runner_died
+        )
+        self.admission = Admission(settings.max_inflight, _BYTES_IN_FLIGHT_SLOTS * settings.slot_bytes)
+        self.table = RouteTable(health=self.health)
+        self.batchers: Mapping[tuple[str, str], Batcher] = {}
+        self.open_pinned: Callable[[VersionRoute, str], Awaitable[None]] | None = None
+        """Opens a variant that is not in the table's sessions; set by the follower."""
+        self.trouble = ""
+        """Why the catalog cannot be followed right now; empty when it can."""
+        self.metrics.watch(self)
+
+    @property
+    def draining(self) -> bool:
+        return self.admission.draining
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        self.admission.draining = value
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether requests should be sent here, and why not."""
+        if self.draining:
+            return False, "the server is shutting down"
+        if self.table.sequence < 0:
+            return False, self.trouble or "the catalog was not read yet"
+        troubles = [facts["trouble"] for facts in self.runners.state().values() if facts["trouble"]]
+        return (False, "; ".join(troubles)) if troubles else (True, "")
+
+    def deadline_s(self, asked: float | None) -> float:
+        """Seconds a request may take: what it asks for, within the limit."""
+        return self.settings.timeout_s if asked is None else min(asked, self.settings.max_timeout_s)
+
+    async def start(self, targets: tuple[str, ...] = ()) -> None:
+        await self.runners.start(targets)
+
+    async def close(self) -> None:
+        await self.runners.close()
+
+
+async def infer(serving: Serving, call: Call) -> Result:
+    """Answer one request. Raises GatewayError of every kind; nothing else on purpose."""
+    route = serving.table.resolve(call.model, call.version)
+    batcher = serving.batchers[route.name, route.version]
+    checked = batcher.check(call.inputs, call.id)
+    remaining_s = serving.deadline_s(call.timeout_s)
+    serving.admission.enter(checked.nbytes)
+    try:
+        if call.pin is not None:
+            await _open(serving, route, call.pin)
+        if batcher.waiting_rows and (wait_s := batcher.expected_wait_s()) > remaining_s:
+            text = f"Exceeds maximum queue size: the queue takes {wait_s:.1f} s, the deadline is in {remaining_s:.1f} s"
+            raise Overloaded(text, "deadline", wait_s - remaining_s)
+        deadline_ns = call.received_ns + int(remaining_s * 1e9)
+        answer = await batcher.submit(checked, deadline_ns, call.pin, call.gone)
+        return Result(route, answer, checked.rows, time.monotonic_ns())
+    finally:
+        serving.admission.leave(checked.nbytes)
+
+
+def observe(serving: Serving, call: Call, result: Result, ended_ns: int) -> None:
+    """Write down an answered request."""
+    answer = result.answer
+    serving.metrics.observe(
+        Served(
+            model=result.route.name,
+            version=result.route.version,
+            variant=answer.variant,
+            target=answer.target,
+            why=answer.why,
+            rows=result.rows,
+            batch_rows=answer.batch_rows,
+            leads=answer.leads,
+            request_ns=ended_ns - call.received_ns,
+            decode_ns=call.decoded_ns - call.received_ns,
+            queue_ns=answer.sent_ns - answer.queued_ns,
+            input_ns=answer.start_ns - answer.sent_ns,
+            infer_ns=answer.end_ns - answer.start_ns,
+            output_ns=result.answered_ns - answer.end_ns,
+            encode_ns=ended_ns - result.answered_ns,
+        )
+    )
+
+
+def observe_failure(serving: Serving, model: str, ref: str | None, error: BaseException, received_ns: int) -> None:
+    """Write down a request that got no answer. Names nobody registered are counted together."""
+    version = ""
+    try:
+        route = serving.table.resolve(model, ref)
+        model, version = route.name, route.version
+    except GatewayError:
+        model = model if model in serving.table.models else "unknown"
+    reason = error.reason if isinstance(error, GatewayError) else "error"
+    if isinstance(error, Overloaded):
+        serving.metrics.shed(error.reason)
+    code = 499 if isinstance(error, ClientGone) else status_of(error)
+    serving.metrics.failed(model, version, code, reason, time.monotonic_ns() - received_ns)
+
+
+async def _open(serving: Serving, route: VersionRoute, pin: str) -> None:
+    route.check_pin(pin)
+    if pin not in route.sessions and serving.open_pinned is not None:
+        await serving.open_pinned(route, pin)
