@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from model_store import operators
 from model_store.archive import Upload
@@ -190,10 +190,14 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _write(model: onnx.ModelProto, target: Path) -> None:
-    size = model.ByteSize()
-    if size > MOST_BYTES:
-        raise InvalidModel(f"the model has {size:,} bytes with its weights; models beyond 2 GiB are not supported yet")
-    target.write_bytes(model.SerializeToString())
+    # Not asked beforehand with ByteSize(): that would serialise everything once more.
+    try:
+        data = model.SerializeToString()
+    except EncodeError:
+        data = b""
+    if not 0 < len(data) <= MOST_BYTES:
+        raise InvalidModel("the model has more than 2 GiB with its weights; such models are not supported yet")
+    target.write_bytes(data)
 
 
 def _check_natively(target: Path) -> None:
