@@ -72,6 +72,15 @@ class Samples:
         """The samples at `indices` as the inputs of one run; more than one only where the first axis is dynamic."""
         return {spec.name: _take(self.arrays[spec.name], spec, np.asarray(indices)) for spec in self.signature.inputs}
 
+    def select(self, indices: np.ndarray) -> Tensors:
+        """The samples at `indices`, still stacked as in the file: what calibrates a pass."""
+        chosen = {}
+        for spec in self.signature.inputs:
+            array, rows = self.arrays[spec.name], _rows_of(spec, self.arrays[spec.name])
+            entries = (indices[:, None] * rows + np.arange(rows)).ravel()
+            chosen[spec.name] = np.ascontiguousarray(array[entries])
+        return chosen
+
     def labels_at(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         return {name: values[np.asarray(indices)] for name, values in self.labels.items() if values.ndim == 1}
 

@@ -1,0 +1,172 @@
+"""The dangerous part of compiling, one step a child: `python -m compilers.steps STEP request.json name=path ...`.
+
+A step is a pure function of its parameters (`request.json`) and of the bytes of its inputs (`name=path`). It writes
+`answer.json` beside the files it made, in the folder it was started in. What a runtime or a pass refuses is an answer
+too (`refused`, in words); any other end of the child is for the parent to explain.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from compilers import measure as timing
+from compilers import probing
+from compilers.compare import Comparison, Mismatch
+from compilers.feed import Feed
+from compilers.recording import Recorder, Recording
+from compilers.samples import Samples, split
+from compilers.targets import Session, TargetFailed, load_target
+from model_store.entities import Signature
+
+ANSWER = "answer.json"
+
+Params = Mapping[str, Any]
+Inputs = Mapping[str, Path]
+
+
+class Refused(Exception):
+    """The step's own work cannot be done, for a reason that lies in the model: told in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`files`: artifact file name -> path, inside the work folder or one of the inputs."""
+
+    result: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    refused: str | None = None
+    peak_memory_bytes: int = 0
+
+
+def probe(params: Params, inputs: Inputs) -> Answer:
+    """Open the canonical model as the reference and see how it behaves."""
+    signature = msgspec.convert(params["signature"], Signature)
+    samples = Samples.load(inputs["samples"], signature) if "samples" in inputs else None
+    found = probing.probe(open_artifact(params, inputs), signature, samples)
+    return Answer(result=msgspec.to_builtins(found))
+
+
+def transform(params: Params, inputs: Inputs) -> Answer:
+    """Run a recipe's passes over the model; the calibration samples are all that they may see."""
+    import onnx
+
+    from compilers.passes import PassFailed, run_passes
+    from compilers.recipe import PassSpec
+
+    calibration = None
+    if params["calibrated"]:
+        samples = Samples.load(inputs["samples"], msgspec.convert(params["signature"], Signature))
+        calibration = samples.select(split(samples.count).calibration)
+    specs = [PassSpec(name=spec["name"], params=spec["params"]) for spec in params["passes"]]
+    try:
+        model = run_passes(onnx.load(inputs["model"]), specs, calibration)
+    except PassFailed as exc:
+        raise Refused(str(exc)) from exc
+    onnx.save(model, "model.onnx")
+    return Answer(result=measure_graph(model), files={"model.onnx": "model.onnx"})
+
+
+def build(params: Params, inputs: Inputs) -> Answer:
+    """Build the transformed model for a target."""
+    built = load_target(params["target"]).build(inputs["model"], Path.cwd(), params["options"])
+    return Answer(
+        result={"options": dict(built.options)}, files={name: str(path) for name, path in built.files.items()}
+    )
+
+
+def outputs(params: Params, inputs: Inputs) -> Answer:
+    """Run the reference over the validation samples and keep what it answers, within `most_bytes` and `seconds`."""
+    session = open_artifact(params, inputs)
+    deadline, samples = time.monotonic() + params["seconds"], 0
+    with Recorder(Path("outputs.npz")) as recorder:
+        for run in _feed(params, inputs).runs(params["rows"]):
+            recorder.add(session.run(run.inputs))
+            samples += len(run.samples)
+            if recorder.size > params["most_bytes"] or time.monotonic() > deadline:
+                break
+    return Answer(result={"samples": samples}, files={"outputs.npz": "outputs.npz"})
+
+
+def agree(params: Params, inputs: Inputs) -> Answer:
+    """Run a variant over the same samples in the same runs and compare with what the reference answered."""
+    session = open_artifact(params, inputs)
+    recording = Recording(inputs["outputs"])
+    comparison = Comparison(rowwise=params["rowwise"])
+    for index, run in zip(range(recording.runs), _feed(params, inputs).runs(params["rows"]), strict=False):
+        comparison.add(recording.outputs(index), session.run(run.inputs), run.samples, run.labels)
+    return Answer(result={"agreement": msgspec.to_builtins(comparison.agreement())})
+
+
+def measure(params: Params, inputs: Inputs) -> Answer:
+    """Time a variant against the reference, each in a child of its own, in turns."""
+    return Answer(result=msgspec.to_builtins(timing.measure(params, inputs)))
+
+
+STEPS: dict[str, Callable[[Params, Inputs], Answer]] = {
+    step.__name__: step for step in (probe, transform, build, outputs, agree, measure)
+}
+
+
+def open_artifact(params: Params, inputs: Inputs, prefix: str = "artifact/") -> Session:
+    files = {name.removeprefix(prefix): path for name, path in inputs.items() if name.startswith(prefix)}
+    return load_target(params["target"]).open(files, params["options"], params["threads"])
+
+
+def measure_graph(model: Any) -> dict[str, Any]:
+    """Weights of a transformed model, and of its Conv, MatMul and Gemm nodes how many compute on quantized tensors."""
+    quantized_by = {output for node in model.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+    heavy: dict[str, list[int]] = {}
+    for node in model.graph.node:
+        plain = {"ConvInteger": "Conv", "QLinearConv": "Conv", "MatMulInteger": "MatMul", "QLinearMatMul": "MatMul"}
+        kind = plain.get(node.op_type, node.op_type)
+        if kind in ("Conv", "MatMul", "Gemm"):
+            counts = heavy.setdefault(kind, [0, 0])
+            counts[0] += 1
+            counts[1] += kind != node.op_type or any(name in quantized_by for name in node.input)
+    scales = {name for node in model.graph.node if node.op_type in _LINEAR for name in node.input[1:]}
+    weights = sum(int(np.prod(weight.dims)) for weight in model.graph.initializer if weight.name not in scales)
+    return {"parameters": weights, "quantized": {kind: tuple(counts) for kind, counts in heavy.items()}}
+
+
+_LINEAR = frozenset(("QuantizeLinear", "DequantizeLinear"))
+
+
+def _feed(params: Params, inputs: Inputs) -> Feed:
+    signature = msgspec.convert(params["signature"], Signature)
+    return Feed.of(signature, inputs.get("samples"), params["guess"], rowwise=params["rowwise"])
+
+
+def arguments(argv: list[str]) -> tuple[dict[str, Any], dict[str, Path]]:
+    """`request.json name=path ...` -> parameters and inputs."""
+    request, *named = argv
+    pairs = (item.partition("=") for item in named)
+    return msgspec.json.decode(Path(request).read_bytes()), {name: Path(path) for name, _, path in pairs}
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process ever held. `ru_maxrss` would also count what the parent held when it forked."""
+    status = Path("/proc/self/status").read_text()
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def main() -> None:
+    step, *rest = sys.argv[1:]
+    try:
+        answer = STEPS[step](*arguments(rest))
+    except (Refused, TargetFailed, Mismatch, probing.Unrunnable, timing.Untimeable) as exc:
+        answer = Answer(refused=str(exc))
+    except timing.Died as exc:
+        sys.exit(str(exc))
+    Path(ANSWER).write_bytes(msgspec.json.encode(replace(answer, peak_memory_bytes=peak_memory_bytes())))
+
+
+if __name__ == "__main__":
+    main()

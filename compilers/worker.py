@@ -1,0 +1,175 @@
+"""The compile worker: claims jobs, holds their leases, publishes what came of them.
+
+Two lanes, so that a new model answers at once while others compile for minutes: one publishes references (normal
+priority), one compiles (lowest priority). A worker may be killed at any instruction: whatever it held is claimed again
+when the lease ends, finished steps are not repeated, and nothing of it is visible before it is whole.
+
+    python -m compilers.worker --data DIR [--database-url URL]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compilers import pipeline, words
+from compilers.isolate import Isolation, StepFailed, Stopped
+from compilers.lease import Lease
+from compilers.patience import AWAY, patiently
+from compilers.pipeline import Rejected
+from compilers.recipe import candidates
+from model_store.entities import Job, JobKind, JobState, Variant, Verdict
+from model_store.errors import LeaseLost, NotFound
+from model_store.policy import Policy
+from model_store.store import ModelStore
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.05
+LEASE_S = 15.0
+PROBE_SECONDS = 300.0
+"""A reference that takes longer than this to open and run a few times is no model to serve."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Jobs of one kind, one at a time, their children at one priority."""
+
+    kind: JobKind
+    work: Callable[[ModelStore, Job, Isolation], None]
+    nice: int
+
+
+def run_worker(store: ModelStore, stop: threading.Event, *, lease_s: float = LEASE_S, poll_s: float = POLL_S) -> None:
+    """Work until `stop` is set. Jobs in hand are then given back at once, their children ended."""
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    sweep(store.work)
+    lanes = [
+        threading.Thread(target=_follow, args=(store, stop, lane, name, lease_s, poll_s), name=lane.kind.value)
+        for lane in LANES
+    ]
+    for lane in lanes:
+        lane.start()
+    for lane in lanes:
+        lane.join()
+
+
+def sweep(work: Path) -> None:
+    """Remove the folders of workers that died on this machine (called before this one has any)."""
+    for folder in work.glob(f"{_folder_prefix('*')}*"):
+        owner = folder.name.removesuffix(folder.name.rpartition("-")[2]).split("-")[-2]
+        if owner == str(os.getpid()) or not Path("/proc", owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folder_prefix(pid: int | str) -> str:
+    return f"job-{socket.gethostname()}-{pid}-"
+
+
+def _follow(store: ModelStore, stop: threading.Event, lane: Lane, worker: str, lease_s: float, poll_s: float) -> None:
+    pause = poll_s
+    while not stop.is_set():
+        try:
+            job = store.catalog.claim(worker, [lane.kind], lease_s)
+            if job is not None:
+                _work(store, job, lane, stop, lease_s)
+            pause = poll_s
+        except AWAY as exc:
+            pause = min(2 * pause, 5.0)
+            log.warning("%s lane: the catalog does not answer, trying again in %.1f s: %s", lane.kind, pause, exc.orig)
+            job = None
+        if job is None:
+            stop.wait(pause)
+
+
+def _work(store: ModelStore, job: Job, lane: Lane, stop: threading.Event, lease_s: float) -> None:
+    """Hold the job while it is worked on, then end it or give it back."""
+    log.info("job %s: %s %s/%s for %s, attempt %d", job.id, job.kind, job.name, job.version, job.target, job.attempt)
+    with (
+        Lease(store.catalog, job, lease_s) as lease,
+        tempfile.TemporaryDirectory(prefix=_folder_prefix(os.getpid()), dir=store.work) as workdir,
+    ):
+        isolation = Isolation(store, job, Path(workdir), nice=lane.nice, stopped=lambda: stop.is_set() or lease.lost)
+        try:
+            lane.work(store, job, isolation)
+            patiently(lambda: store.catalog.finish(job, JobState.SUCCEEDED))
+        except StepFailed as exc:
+            reason = str(exc)
+            patiently(lambda: store.catalog.finish(job, JobState.FAILED, reason))
+        except (LeaseLost, NotFound):
+            log.info("job %s is not ours any more", job.id)
+        except Stopped:
+            if lease.lost:
+                log.info("job %s was cancelled, or is another's now", job.id)
+            else:
+                store.catalog.release(job)
+        except AWAY:
+            raise  # the lease ends by itself
+        except Exception as exc:
+            log.exception("job %s failed in a way it should not", job.id)
+            store.catalog.release(job, error=f"{type(exc).__name__}: {exc}")
+
+
+def _publish_reference(store: ModelStore, job: Job, isolation: Isolation) -> None:
+    isolation.deadline = time.monotonic() + PROBE_SECONDS
+    version = patiently(lambda: store.catalog.version(job.name, job.version))
+    _publish(store, isolation, pipeline.publish_reference(version, isolation))
+
+
+def _compile_target(store: ModelStore, job: Job, isolation: Isolation) -> None:
+    version = patiently(lambda: store.catalog.version(job.name, job.version))
+    policy = Policy.model_validate(job.request.get("policy", version.policy))
+    isolation.deadline = time.monotonic() + policy.budget_seconds
+    subject = pipeline.subject_of(version, policy, job.target, isolation)
+    asked: Sequence[str] | None = job.request.get("recipes")
+    for recipe in candidates(job.target, version.operators, policy):
+        if asked is not None and recipe.name not in asked:
+            continue
+        if isolation.out_of_time:
+            outcome: Variant | Rejected = Rejected(Verdict.REJECTED, words.not_tried(policy.budget_seconds))
+        else:
+            outcome = pipeline.compile_variant(subject, recipe, isolation)
+        if isinstance(outcome, Rejected):
+            outcome = pipeline.rejected_variant(subject, recipe, outcome)
+        _publish(store, isolation, outcome)
+
+
+def _publish(store: ModelStore, isolation: Isolation, variant: Variant) -> None:
+    patiently(lambda: store.catalog.publish(isolation.job, variant))
+    told = {"subject": variant.id, "verdict": variant.verdict.value}
+    isolation.tell("publish", "done", f"{variant.id}: {variant.verdict}: {variant.reason}", told)
+
+
+LANES = (Lane(JobKind.REFERENCE, _publish_reference, nice=0), Lane(JobKind.COMPILE, _compile_target, nice=19))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="forgeway worker", description="Compile models of a store until told to stop."
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the gateway's data folder")
+    parser.add_argument("--database-url", help="the catalog, where it is not in the data folder")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    store = ModelStore.open(options.data, options.database_url)
+    try:
+        run_worker(store, stop)
+    finally:
+        store.close()
+
+
+if __name__ == "__main__":
+    main()
