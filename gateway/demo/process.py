@@ -49,7 +49,7 @@ class GatewayProcess:
 
     def start(self) -> GatewayProcess:
         """Start and wait until it says it is ready. Raises GatewayFailed with the end of its log."""
-        command = [sys.executable, "-c", "from gateway.cli import main; main()", "serve", "--host", "127.0.0.1"]
+        command = [sys.executable, "-m", "gateway.cli", "serve", "--host", "127.0.0.1"]
         command += ["--port", str(self.port), "--grpc-port", "0", "--data", str(self.data), *self._flags]
         self.data.parent.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
