@@ -94,6 +94,8 @@ def _row(route: VersionRoute, health: Health, variant: Variant, bucket: int) -> 
 def _state(route: VersionRoute, health: Health, variant: str) -> str:
     session = route.sessions.get(variant)
     words = health.words(Subject(route.name, route.version, variant))
+    if variant in route.refused:
+        return f"cannot be opened here: {route.refused[variant]}"
     if session is None:
         return "not loaded" if words == "healthy" else words
     return words if session.ready or words.startswith("quarantined") else "its runner is starting"

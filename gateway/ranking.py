@@ -7,7 +7,7 @@ nobody. A batch is answered by the best variant that is open and healthy right n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -40,6 +40,8 @@ class VersionRoute:
     ranked: Mapping[int, tuple[str, ...]]
     """Bucket -> ids of the variants that may answer there, best first; the reference is always among them."""
     serve_unproven: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Variants that could not be opened here -> what the runtime said."""
     sessions: Mapping[str, Session] = field(default_factory=dict)
     """Variants that are open, or being opened again, in a runner."""
     max_rows: int = DEFAULT_MAX_ROWS
@@ -91,10 +93,10 @@ class VersionRoute:
 
 
 def rank(
-    variants: Mapping[str, Variant], serve_unproven: bool, before: VersionRoute | None = None
+    variants: Iterable[Variant], serve_unproven: bool, before: VersionRoute | None = None
 ) -> tuple[tuple[int, ...], dict[int, tuple[str, ...]]]:
     """(buckets, ranking per bucket). `before` holds the incumbents. Source of the rule: DESIGN section 6."""
-    able = [v for v in variants.values() if may_answer(v, serve_unproven)]
+    able = [variant for variant in variants if may_answer(variant, serve_unproven)]
     buckets = tuple(sorted({t.rows for v in able if v.evidence for t in v.evidence.timings})) or (1,)
     ranked: dict[int, tuple[str, ...]] = {}
     for bucket in buckets:

@@ -204,10 +204,10 @@ def main() -> None:
     parser.add_argument("--slots", type=int, required=True)
     parser.add_argument("--slot-bytes", type=int, required=True)
     args = parser.parse_args()
-    unlimited = (
-        resource.RLIM_INFINITY
-    )  # memory is bounded from outside (cgroup): runtimes reserve far more than they use
-    confine(Limits(memory_bytes=unlimited, file_bytes=unlimited, nice=0))
+    # It writes no file and starts no process. Its memory is bounded from outside (a cgroup): runtimes reserve far more
+    # address space than they use.
+    unlimited = resource.RLIM_INFINITY
+    confine(Limits(memory_bytes=unlimited, file_bytes=unlimited, nice=0, processes=0, writable=()))
     control = socket.socket(fileno=args.control)
     memory = SlotMemory(args.memory, args.slots, args.slot_bytes)
     Runner(load_target(args.target), control, memory).serve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 from gateway.admission import Admission
 from gateway.batch import Answer
 from gateway.batcher import Batcher
-from gateway.errors import ClientGone, GatewayError, Overloaded, status_of
+from gateway.errors import ClientGone, DeadlineExceeded, Draining, GatewayError, Overloaded, status_of
 from gateway.health import Health
 from gateway.metrics import Metrics, Served
 from gateway.ranking import VersionRoute
@@ -20,6 +21,7 @@ from gateway.runners import Runners
 from gateway.settings import Settings
 from gateway.tensors import Tensor
 
+REFERENCE_TARGET = "ort-cpu"
 _BYTES_IN_FLIGHT_SLOTS = 4
 """Requests in flight may hold as many bytes as this many slots: what is queued and cannot be in a slot yet."""
 
@@ -61,6 +63,8 @@ class Serving:
         self.batchers: Mapping[tuple[str, str], Batcher] = {}
         self.open_pinned: Callable[[VersionRoute, str], Awaitable[None]] | None = None
         """Opens a variant that is not in the table's sessions; set by the follower."""
+        self.starting = True
+        """Until the models that were there at the start can answer."""
         self.trouble = ""
         """Why the catalog cannot be followed right now; empty when it can."""
         self.metrics.watch(self)
@@ -77,8 +81,8 @@ class Serving:
         """Whether requests should be sent here, and why not."""
         if self.draining:
             return False, "the server is shutting down"
-        if self.table.sequence < 0:
-            return False, self.trouble or "the catalog was not read yet"
+        if self.starting:
+            return False, self.trouble or "the models are being opened"
         troubles = [facts["trouble"] for facts in self.runners.state().values() if facts["trouble"]]
         return (False, "; ".join(troubles)) if troubles else (True, "")
 
@@ -86,10 +90,21 @@ class Serving:
         """Seconds a request may take: what it asks for, within the limit."""
         return self.settings.timeout_s if asked is None else min(asked, self.settings.max_timeout_s)
 
-    async def start(self, targets: tuple[str, ...] = ()) -> None:
-        await self.runners.start(targets)
+    def swap(self, table: RouteTable, batchers: Mapping[tuple[str, str], Batcher]) -> None:
+        """Replace all of routing at once. Batches already on their way end where they are."""
+        for name, model in table.models.items():
+            for version, route in model.versions.items():
+                batchers[name, version].route = route
+        self.table, self.batchers = table, batchers
 
-    async def close(self) -> None:
+    async def __aenter__(self) -> Serving:
+        """Start the runner of the reference: every model will need it."""
+        await self.runners.start((REFERENCE_TARGET,))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for batcher in self.batchers.values():
+            batcher.fail_all(Draining())
         await self.runners.close()
 
 
@@ -102,7 +117,7 @@ async def infer(serving: Serving, call: Call) -> Result:
     serving.admission.enter(checked.nbytes)
     try:
         if call.pin is not None:
-            await _open(serving, route, call.pin)
+            await _open(serving, route, call.pin, remaining_s)
         if batcher.waiting_rows and (wait_s := batcher.expected_wait_s()) > remaining_s:
             text = f"Exceeds maximum queue size: the queue takes {wait_s:.1f} s, the deadline is in {remaining_s:.1f} s"
             raise Overloaded(text, "deadline", wait_s - remaining_s)
@@ -152,7 +167,12 @@ def observe_failure(serving: Serving, model: str, ref: str | None, error: BaseEx
     serving.metrics.failed(model, version, code, reason, time.monotonic_ns() - received_ns)
 
 
-async def _open(serving: Serving, route: VersionRoute, pin: str) -> None:
+async def _open(serving: Serving, route: VersionRoute, pin: str, remaining_s: float) -> None:
+    """Open a pinned variant that nobody else needs. Raises BadRequest, NotReady, DeadlineExceeded."""
     route.check_pin(pin)
-    if pin not in route.sessions and serving.open_pinned is not None:
-        await serving.open_pinned(route, pin)
+    if pin in route.sessions or serving.open_pinned is None:
+        return
+    try:
+        await asyncio.wait_for(serving.open_pinned(route, pin), remaining_s)
+    except TimeoutError:
+        raise DeadlineExceeded(f"variant {pin!r} was not open before the deadline; it may be next time") from None

@@ -1,0 +1,233 @@
+"""Predictions, as plain ASGI in front of the application: the hot path pays for no routing, no models, no middleware.
+
+`POST /v2/models/M[/versions/V]/infer` and `POST /v1/models/M[/versions/V]:predict` are answered here; everything else
+goes to the wrapped application. A version may also be an alias.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from gateway.codec import compression, v1, v2_reply, v2_request
+from gateway.errors import (
+    APPLICATION_JSON,
+    BadRequest,
+    ClientGone,
+    DeadlineExceeded,
+    GatewayError,
+    TooLarge,
+    error_body,
+    status_of,
+    text_of,
+)
+from gateway.serve import Call, Result, Serving, infer, observe, observe_failure
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OFF_LOOP_BYTES = 1 << 20
+"""JSON bodies larger than this are decoded in a thread."""
+
+log = logging.getLogger("forgeway.request")
+
+
+class Lane(NamedTuple):
+    """What a prediction path names."""
+
+    protocol: str
+    model: str
+    version: str | None
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: list[Header]
+    chunks: list[bytes | memoryview]
+
+
+class FastLane:
+    """Wraps the application."""
+
+    def __init__(self, app: App, serving: Serving) -> None:
+        self._app = app
+        self._serving = serving
+        self._protocols = {"v2": self._v2, "v1": self._v1}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or (lane := lane_of(scope["path"])) is None:
+            await self._app(scope, receive, send)
+            return
+        received_ns = time.monotonic_ns()
+        try:
+            reply = await self._protocols[lane.protocol](lane, dict(scope["headers"]), receive, received_ns)
+        except Exception as exc:
+            observe_failure(self._serving, lane.model, lane.version, exc, received_ns)
+            if isinstance(exc, ClientGone):
+                return
+            reply = _refusal(exc)
+        await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
+        last = len(reply.chunks) - 1
+        for nth, chunk in enumerate(reply.chunks):
+            await send({"type": "http.response.body", "body": chunk, "more_body": nth < last})
+
+    async def _v2(self, lane: Lane, headers: dict[bytes, bytes], receive: Receive, received_ns: int) -> Reply:
+        serving = self._serving
+        route = serving.table.resolve(lane.model, lane.version)
+        body = await self._body(headers, receive)
+        given = headers.get(b"inference-header-content-length")
+        length = None if given is None else v2_request.check_header_length(given, len(body))
+        if (len(body) if length is None else length) > OFF_LOOP_BYTES:
+            request = await asyncio.to_thread(v2_request.decode, body, length, route.name)
+        else:
+            request = v2_request.decode(body, length, route.name)
+        v2_reply.check_outputs(request, route)
+        asked = request.timeout_s if request.timeout_s is not None else _timeout(headers)
+        pin = request.variant or _pin(headers)
+        decoded_ns = time.monotonic_ns()
+        call = Call(
+            lane.model, lane.version, request.inputs, request.id, asked, pin, received_ns, decoded_ns, receive
+        )  # fmt: skip
+        result = await infer(serving, call)
+        encoded = v2_reply.encode(request, result)
+        fields = [(b"content-type", b"application/json")]
+        if encoded.json_bytes is not None:
+            fields = [
+                (b"content-type", b"application/octet-stream"),
+                (b"inference-header-content-length", b"%d" % encoded.json_bytes),
+            ]
+        fields.append((b"content-length", b"%d" % encoded.nbytes))
+        return self._answered(call, result, fields, encoded.chunks)
+
+    async def _v1(self, lane: Lane, headers: dict[bytes, bytes], receive: Receive, received_ns: int) -> Reply:
+        serving = self._serving
+        route = serving.table.resolve(lane.model, lane.version)
+        body = await self._body(headers, receive)
+        if len(body) > OFF_LOOP_BYTES:
+            request = await asyncio.to_thread(v1.decode, body, route.signature)
+        else:
+            request = v1.decode(body, route.signature)
+        pin = request.variant or _pin(headers)
+        decoded_ns = time.monotonic_ns()
+        call = Call(
+            lane.model, lane.version, request.inputs, "", _timeout(headers), pin, received_ns, decoded_ns, receive
+        )  # fmt: skip
+        result = await infer(serving, call)
+        encoded = v1.encode(request, result)
+        fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(encoded))]
+        return self._answered(call, result, fields, [encoded])
+
+    def _answered(self, call: Call, result: Result, fields: list[Header], chunks: list[bytes | memoryview]) -> Reply:
+        answer = result.answer
+        fields.append((b"forgeway-variant", answer.variant.encode()))
+        ended_ns = time.monotonic_ns()
+        stages = (
+            (call.decoded_ns - call.received_ns) / 1e6,
+            (answer.sent_ns - answer.queued_ns) / 1e6,
+            (answer.start_ns - answer.sent_ns) / 1e6,
+            (answer.end_ns - answer.start_ns) / 1e6,
+            (ended_ns - answer.end_ns) / 1e6,
+        )
+        timing = b"decode;dur=%.3f, queue;dur=%.3f, input;dur=%.3f, infer;dur=%.3f, output;dur=%.3f" % stages
+        fields.append((b"server-timing", timing))
+        observe(self._serving, call, result, ended_ns)
+        return Reply(200, fields, chunks)
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body, unpacked. Raises TooLarge, ClientGone, DeadlineExceeded (too long a silence)."""
+        limit = self._serving.settings.max_body_bytes
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > limit:
+            raise TooLarge(f"the body has {int(length)} bytes; the limit is {limit} (max_body_bytes)")
+        message = await self._hear(receive)
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False):
+            body = await self._rest(body, receive, limit)
+        encoding = headers.get(b"content-encoding")
+        return body if encoding is None else compression.decompress(body, encoding, limit)
+
+    async def _rest(self, begun: bytes, receive: Receive, limit: int) -> bytes:
+        chunks, size, more = [begun], len(begun), True
+        while more:
+            message = await self._hear(receive)
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > limit:
+                raise TooLarge(f"the body has more than {limit} bytes (max_body_bytes)")
+            more = message.get("more_body", False)
+        return b"".join(chunks)
+
+    async def _hear(self, receive: Receive) -> Message:
+        try:
+            async with asyncio.timeout(self._serving.settings.receive_timeout_s):
+                message = await receive()
+        except TimeoutError:
+            seconds = self._serving.settings.receive_timeout_s
+            raise DeadlineExceeded(f"nothing was received for {seconds:.0f} s in the middle of the body") from None
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client left before its body was complete")
+        return message
+
+
+@lru_cache(2048)
+def lane_of(path: str) -> Lane | None:
+    """The prediction a path asks for; None when it is another path."""
+    parts = path.split("/")
+    if len(parts) < 4 or parts[0] or parts[2] != "models" or not parts[3]:
+        return None
+    if parts[1] == "v2" and parts[-1] == "infer":
+        return _lane("v2", parts[3:-1])
+    if parts[1] == "v1" and parts[-1].endswith(":predict"):
+        return _lane("v1", [*parts[3:-1], parts[-1].removesuffix(":predict")])
+    return None
+
+
+def _lane(protocol: str, names: list[str]) -> Lane | None:
+    match names:
+        case [model] if model:
+            return Lane(protocol, model, None)
+        case [model, "versions", version] if model and version:
+            return Lane(protocol, model, version)
+    return None
+
+
+def _timeout(headers: dict[bytes, bytes]) -> float | None:
+    """Seconds from `X-Request-Timeout` (seconds) or `timeout-ms`. Raises BadRequest."""
+    for name, scale in ((b"x-request-timeout", 1.0), (b"timeout-ms", 1e-3)):
+        if (value := headers.get(name)) is not None:
+            try:
+                seconds = float(value) * scale
+            except ValueError:
+                seconds = 0.0
+            if not 0 < seconds < float("inf"):
+                raise BadRequest(f"header {name.decode()}: {value.decode('latin-1')[:40]!r} is no positive number")
+            return seconds
+    return None
+
+
+def _pin(headers: dict[bytes, bytes]) -> str | None:
+    """The variant a request insists on, from its `forgeway-variant` header."""
+    value = headers.get(b"forgeway-variant")
+    return None if value is None else value.decode("latin-1")
+
+
+def _refusal(exc: Exception) -> Reply:
+    status = status_of(exc)
+    if not isinstance(exc, GatewayError):
+        log.error("unforeseen error", exc_info=exc)
+    body = error_body(text_of(exc))
+    extra = exc.headers if isinstance(exc, GatewayError) else {}
+    headers = [
+        (b"content-type", APPLICATION_JSON.encode()),
+        (b"content-length", b"%d" % len(body)),
+        *((name.encode(), value.encode("latin-1", "replace")) for name, value in extra.items()),
+    ]
+    return Reply(status, headers, [body])

@@ -1,0 +1,201 @@
+"""Follows the catalog: what was published is opened, warmed, and only then routed to; what was retired goes last.
+
+The catalog is asked for its change number ten times a second, in a thread; the request path never waits for it. When
+the catalog cannot be read, the last table goes on answering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from gateway.batcher import Batcher
+from gateway.errors import NotReady
+from gateway.health import Subject
+from gateway.opening import Key, Openings, key_of
+from gateway.ranking import VersionRoute, rank
+from gateway.router import ModelRoutes, RouteTable
+from gateway.runner import Session
+from gateway.serve import Serving
+from gateway.settings import Settings
+from model_store.entities import REFERENCE, Model, ModelVersion, Variant
+from model_store.snapshot import Snapshot
+from model_store.store import ModelStore
+
+CHAMPION = "champion"
+PINNED_IDLE_S = 300.0
+"""A variant that was opened only because a request pinned it is closed after this long without another."""
+
+log = logging.getLogger("forgeway.follow")
+
+
+class Follower:
+    """`run` until cancelled; `poke` when a change is known to have happened."""
+
+    def __init__(self, store: ModelStore, serving: Serving, settings: Settings) -> None:
+        self._store = store
+        self._serving = serving
+        self._interval_s = settings.follow_interval_s
+        self._snapshot: Snapshot | None = None
+        self._openings = Openings(store, serving.runners, settings, changed=self._route_anew)
+        self._pinned: dict[Subject, float] = {}
+        self._retiring: list[tuple[Batcher, Session]] = []
+        self._published: set[Key] = set()
+        self._poked = asyncio.Event()
+        serving.open_pinned = self.open_pinned
+
+    async def run(self) -> None:
+        try:
+            while True:
+                await self.step()
+                try:
+                    await asyncio.wait_for(self._poked.wait(), self._interval_s)
+                except TimeoutError:
+                    continue
+        finally:
+            await self._openings.close()
+
+    async def poke(self) -> None:
+        """Look now."""
+        self._poked.set()
+
+    async def step(self) -> None:
+        """Read what changed, if anything did. Never raises for what the catalog does."""
+        self._poked.clear()
+        try:
+            sequence = await asyncio.to_thread(self._store.catalog.sequence)
+            if self._snapshot is None or sequence != self._snapshot.sequence:
+                self._snapshot = await asyncio.to_thread(self._store.catalog.snapshot)
+                self._route_anew()
+            elif self._openings.stale() or (self._pinned and self._forget_idle_pins()):
+                self._route_anew()
+            self._unload_retired()
+            self._serving.trouble = ""
+        except Exception as exc:  # whatever the database does, the last table goes on
+            if not self._serving.trouble:
+                log.exception("the catalog cannot be read; the last routes stay")
+            self._serving.trouble = f"the catalog cannot be read: {type(exc).__name__}"
+            self._serving.metrics.db_failed()
+
+    async def open_pinned(self, route: VersionRoute, variant: str) -> None:
+        """Open a variant for requests that pin it. Raises NotReady when it cannot be opened."""
+        subject = Subject(route.name, route.version, variant)
+        self._pinned[subject] = time.monotonic()
+        chosen = route.variants[variant]
+        task = self._openings.want(chosen, route.signature, (1,))
+        if task is not None:
+            await asyncio.shield(task)
+        if (text := self._openings.refused(chosen)) is not None:
+            raise NotReady(f"variant {variant!r} cannot be opened here: {text}")
+        self._route_anew()
+
+    def _route_anew(self) -> None:
+        """Build the whole table from the snapshot and what is open, and swap it in."""
+        snapshot = self._snapshot
+        if snapshot is None:
+            return
+        models: dict[str, ModelRoutes] = {}
+        batchers: dict[tuple[str, str], Batcher] = {}
+        wanted: set[Key] = set()
+        unfinished: set[tuple[str, str]] = set()
+        awaited = False
+        for model, versions in snapshot.models:
+            routes: dict[str, VersionRoute] = {}
+            absent = dict.fromkeys(model.versions, "it has no reference yet")
+            for version, variants in versions:
+                where = (version.name, version.version)
+                route = self._route(version, variants)
+                wanted |= self._want(route, unfinished)
+                if REFERENCE in route.sessions:
+                    routes[version.version] = route
+                    absent.pop(version.version, None)
+                    batchers[where] = self._serving.batchers.get(where) or self._serving.runners.batcher(route)
+                elif REFERENCE in route.variants:
+                    absent[version.version] = route.refused.get(REFERENCE, "its reference is being opened")
+                    awaited = awaited or REFERENCE not in route.refused
+            models[model.name] = ModelRoutes(routes, model.aliases, _default(model, routes), absent)
+        before = self._serving.batchers
+        self._serving.swap(RouteTable(models, snapshot.sequence, self._serving.health), batchers)
+        self._serving.starting = self._serving.starting and awaited
+        gone = {where: batcher for where, batcher in before.items() if where not in batchers}
+        self._retire(gone, self._openings.keep(wanted, unfinished))
+
+    def _route(self, version: ModelVersion, variants: tuple[Variant, ...]) -> VersionRoute:
+        by_id = {variant.id: variant for variant in variants}
+        refused = {variant.id: text for variant in variants if (text := self._openings.refused(variant)) is not None}
+        able = [variant for variant in variants if variant.id not in refused]
+        unproven = bool(version.policy.get("serve_unproven", False))
+        buckets, ranked = rank(able, unproven, self._before(version))
+        route = VersionRoute(
+            version.name, version.version, version.signature, by_id, buckets, ranked, unproven, refused
+        )  # fmt: skip
+        self._publish_figures(variants)
+        return route.opened(
+            {variant.id: session for variant in able if (session := self._openings.session(variant)) is not None}
+        )
+
+    def _want(self, route: VersionRoute, unfinished: set[tuple[str, str]]) -> set[Key]:
+        """Begin to open what lacks; the keys to keep. A version that still opens something is `unfinished`: nothing
+        of it is closed before what takes over is open."""
+        pinned = (variant for variant in route.variants if Subject(route.name, route.version, variant) in self._pinned)
+        wanted = [route.variants[variant] for variant in dict.fromkeys((*route.wanted, *pinned))]
+        for variant in wanted:
+            if self._openings.want(variant, route.signature, _warm_rows(route, variant)) is not None:
+                unfinished.add((route.name, route.version))
+        return {key_of(variant) for variant in wanted}
+
+    def _before(self, version: ModelVersion) -> VersionRoute | None:
+        model = self._serving.table.models.get(version.name)
+        return None if model is None else model.versions.get(version.version)
+
+    def _retire(self, gone: dict[tuple[str, str], Batcher], sessions: list[Session]) -> None:
+        """Close sessions nothing is routed to any more; of a deleted version, after what still waits for it."""
+        for name, version in gone:
+            self._serving.metrics.forget(name, version)
+            self._serving.health.forget(name, version)
+        for session in sessions:
+            batcher = gone.get((session.subject.model, session.subject.version))
+            if batcher is None:
+                self._serving.runners.unload(session)
+            else:
+                self._retiring.append((batcher, session))
+
+    def _unload_retired(self) -> None:
+        for batcher, session in [pair for pair in self._retiring if pair[0].empty]:
+            self._retiring.remove((batcher, session))
+            self._serving.runners.unload(session)
+
+    def _forget_idle_pins(self) -> bool:
+        """Let go of variants that were opened for a pin nobody has used for long."""
+        now = time.monotonic()
+        for route in (r for model in self._serving.table.models.values() for r in model.versions.values()):
+            for variant, session in route.sessions.items():
+                subject = Subject(route.name, route.version, variant)
+                if subject in self._pinned and session.last_used:
+                    self._pinned[subject] = max(self._pinned[subject], session.last_used / 1e9)
+        idle = [subject for subject, used in self._pinned.items() if now - used > PINNED_IDLE_S]
+        for subject in idle:
+            del self._pinned[subject]
+        return bool(idle)
+
+    def _publish_figures(self, variants: tuple[Variant, ...]) -> None:
+        for variant in variants:
+            key = key_of(variant)
+            if key not in self._published:
+                self._published.add(key)
+                self._serving.metrics.proven(variant)
+
+
+def _default(model: Model, routes: dict[str, VersionRoute]) -> str | None:
+    """The version of requests that name none: the champion, else the newest that can answer."""
+    if CHAMPION in model.aliases:
+        return model.aliases[CHAMPION]
+    return max(routes, key=int, default=None)
+
+
+def _warm_rows(route: VersionRoute, variant: Variant) -> tuple[int, ...]:
+    """One row for the reference, which must be up at once; for others also the buckets they win."""
+    if variant.id == REFERENCE or not route.signature.has_batch_axis or route.max_rows == 1:
+        return (1,)
+    return tuple(sorted({1, *(bucket for bucket, ids in route.ranked.items() if ids and ids[0] == variant.id)}))
