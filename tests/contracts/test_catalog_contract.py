@@ -76,6 +76,21 @@ def test_what_is_not_there_is_answered_with_what_is(catalog: Catalog) -> None:
             catalog.job(odd)
 
 
+def test_names_that_no_database_holds_are_simply_not_found(catalog: Catalog) -> None:
+    register(catalog)
+    for odd in ("\0", "digits\0", "\udcff", "x" * 100_000):
+        for look_up in (catalog.model, catalog.versions, catalog.resolve, catalog.delete_model, catalog.revoke_key):
+            with pytest.raises(NotFound):
+                look_up(odd)
+        for look_up in (catalog.version, catalog.resolve, catalog.delete_alias):
+            with pytest.raises(NotFound):
+                look_up("digits", odd)
+        with pytest.raises(NotFound):
+            catalog.variant("digits", "1", odd)
+        assert catalog.find_key(odd) is None
+        assert catalog.jobs(odd) == ()
+
+
 def test_resolve_takes_number_alias_or_the_newest_that_answers(catalog: Catalog) -> None:
     register(catalog)
     register(catalog)
@@ -190,7 +205,7 @@ def test_a_figure_that_json_cannot_hold_is_refused_and_takes_nothing_down(catalo
     for odd in (float("nan"), float("inf")):
         agreement = dataclasses.replace(good.evidence.agreement, sqnr_db=odd)
         evidence = dataclasses.replace(good.evidence, agreement=agreement)
-        with pytest.raises(Exception, match="NaN"):
+        with pytest.raises(ValueError, match="NaN"):
             catalog.publish(job, dataclasses.replace(good, evidence=evidence))
     assert len(catalog.snapshot().models[0][1][0][1]) == 1
 

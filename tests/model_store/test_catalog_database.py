@@ -1,11 +1,14 @@
 """How the catalog's database is opened: what SQLite must promise, and where it must not lie."""
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from model_store import database
 from model_store.catalog import Catalog
@@ -91,6 +94,26 @@ def test_a_server_that_does_not_answer_is_named_without_the_password(tmp_path: P
     with pytest.raises(StoreUnusable, match="cannot be opened") as refused:
         Catalog.connect(f"postgresql://somebody:secret-word@/nowhere?host={tmp_path}")
     assert "secret-word" not in str(refused.value)
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_server_that_cut_every_connection_is_reached_again(catalog: Catalog) -> None:
+    register(catalog)
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    with pytest.raises(DBAPIError), catalog._database.write() as connection:
+        connection.execute(text(others))
+    assert catalog.sequence() == catalog.snapshot().sequence
+    assert register(catalog)[0].version == "2"
+
+
+def test_opening_a_catalog_that_is_up_to_date_loads_nothing_a_gateway_does_not_need(store: ModelStore) -> None:
+    code = (
+        "import sys; from pathlib import Path; from model_store.store import ModelStore; "
+        f"ModelStore.open(Path({str(store.work.parent)!r})).close(); "
+        "print([name for name in ('alembic', 'onnx', 'onnxruntime', 'openvino', 'psycopg') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
 
 
 def test_a_file_that_is_no_database_is_not_taken_for_a_new_one(tmp_path: Path) -> None:

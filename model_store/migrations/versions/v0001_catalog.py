@@ -12,7 +12,7 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "api_keys",
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
         sa.Column("sha256", sa.String(), nullable=False),
         sa.Column("scopes", sa.Text(), nullable=False),
         sa.Column("note", sa.Text(), nullable=False),
@@ -30,7 +30,7 @@ def upgrade() -> None:
     op.create_table(
         "jobs",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
-        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("target", sa.String(), nullable=False),
@@ -58,7 +58,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "models",
-        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
         sa.Column("created_at", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="models_pk"),
     )
@@ -74,7 +74,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "version_counters",
-        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
         sa.Column("last", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name", name="version_counters_pk"),
     )
@@ -92,7 +92,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "versions",
-        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("status", sa.String(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
@@ -109,17 +109,17 @@ def upgrade() -> None:
     )
     op.create_table(
         "aliases",
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("alias", sa.String(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("alias", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["name", "version"], ["versions.name", "versions.version"], name="aliases_name_fk"),
         sa.PrimaryKeyConstraint("name", "alias", name="aliases_pk"),
     )
     op.create_table(
         "variants",
-        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
         sa.Column("recipe", sa.String(), nullable=False),
         sa.Column("target", sa.String(), nullable=False),
         sa.Column("techniques", sa.Text(), nullable=False),
