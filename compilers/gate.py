@@ -73,6 +73,8 @@ def judge(agreement: Agreement, bounds: Bounds) -> Judgement:
 def describe(agreement: Agreement) -> str:
     """The figures in words: "cosine 0.9996, top-1 agreement 99.7 % (at least 99.0 %) on 700 samples"."""
     parts = [f"cosine {ratio(agreement.cosine)}", f"{agreement.sqnr_db:.0f} dB"]
+    if all(output.max_abs_error == 0 for output in agreement.outputs.values()) and agreement.outputs:
+        return f"equal bit for bit on {agreement.samples} samples"
     if agreement.top1 is not None and agreement.top1_lower is not None:
         parts.append(f"top-1 agreement {percent(agreement.top1)} (at least {percent(agreement.top1_lower)})")
     if agreement.label_accuracy is not None and agreement.reference_label_accuracy is not None:

@@ -1,69 +1,30 @@
 """One step of compiling, in a confined child: resumed when done before, cancelled when asked, repeatable by hand.
 
-A step is keyed by sha256 of everything that can change its answer: its name and parameters, the digests of its inputs,
-the versions of the tools, the sources of the step, and, where kernels decide, the hardware. What was answered under a
-key is never computed again: a crash resumes behind the last finished step, a twin model reuses them all. Only answers
-are kept; a child that crashed or ran out of time may fare better the next time.
+What was answered under a step's key is never computed again: a crash resumes behind the last finished step, a twin
+model reuses them all. Only answers are kept; a child that crashed or ran out of time may fare better the next time.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import importlib.metadata
 import math
-import shlex
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from compilers import hardware
 from compilers.patience import patiently
+from compilers.reproduce import reproduce_script
+from compilers.stepkey import Step
 from model_store.entities import Digest, Job
 from model_store.sandbox import GIB, Limits, Outcome, run_confined
 from model_store.store import ModelStore
 
 ANSWER = "answer.json"
-
-TOOLS = (
-    "forgeway", "numpy", "onnx", "onnx-ir", "onnxslim", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino",
-    "nncf",
-)  # fmt: skip
-
-SOURCES: dict[str, tuple[str, ...]] = {
-    "probe": ("steps", "probing", "synthetic", "samples", "compare", "targets/*"),
-    "transform": ("steps", "samples"),  # the passes' own sources are in the recipe's digest
-    "build": ("steps", "targets/*"),
-    "outputs": ("steps", "feed", "samples", "synthetic", "recording", "targets/*"),
-    "agree": ("steps", "feed", "samples", "synthetic", "recording", "compare", "intervals", "targets/*"),
-    "measure": ("steps", "feed", "samples", "synthetic", "measure", "stopwatch", "intervals", "targets/*"),
-}
-"""Step -> the modules that decide its answer: editing one makes the step run again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What to do (a name in compilers.steps), with what parameters, on which blobs."""
-
-    name: str
-    params: Mapping[str, Any]
-    inputs: Mapping[str, Digest]
-
-    def key(self) -> str:
-        facts = {
-            "step": self.name,
-            "params": self.params,
-            "inputs": self.inputs,
-            "tools": tool_versions(),
-            "sources": _sources(self.name),
-            "hardware": {} if self.name == "transform" else hardware.fingerprint(),
-        }
-        return hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +84,14 @@ class Isolation:
         if done.refused is not None:
             raise StepFailed(done.refused)
         return done
+
+    def keep_script(self, title: str) -> Digest:
+        """Keep a script that repeats the trail, as long as the results of steps are kept, and name it in the log."""
+        script = self.store.blobs.put_bytes(reproduce_script(title, self.trail))
+        key = hashlib.sha256(f"reproduce {script}".encode()).hexdigest()
+        patiently(lambda: self.store.catalog.record_step(key, "reproduce", {"title": title}, (script,)))
+        self.tell("reproduce", "log", f"to repeat {title}: blob {script}", {"script": script})
+        return script
 
     def tell(self, step: str, status: str, text: str, data: Mapping[str, Any]) -> None:
         patiently(lambda: self.store.catalog.append_event(self.job, step, status, text, data))
@@ -204,63 +173,3 @@ def _why(step: Step, outcome: Outcome, limits: Limits) -> str:
             return f"{step.name} failed: {outcome.last_words()}"
         case signal:
             return f"{step.name} crashed with {signal}"
-
-
-@functools.cache
-def tool_versions() -> dict[str, str]:
-    """Installed versions of what builds, changes and runs models; nothing is imported to find out."""
-    versions = {}
-    for name in TOOLS:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-@functools.cache
-def _sources(step: str) -> str:
-    folder, digest = Path(__file__).parent, hashlib.sha256()
-    for pattern in SOURCES[step]:
-        for source in sorted(folder.glob(f"{pattern}.py")):
-            digest.update(source.read_bytes())
-    return digest.hexdigest()
-
-
-def reproduce_script(title: str, trail: Sequence[tuple[Step, Mapping[str, Digest]]]) -> bytes:
-    """A shell script that repeats the steps by hand, each on what the one before it made, confined as it was."""
-    limits = msgspec.json.encode(asdict(Limits())).decode()
-    lines = [
-        "#!/bin/sh",
-        f"# Repeats how {_comment(title)} was made and judged, step by step, each confined as it was.",
-        "#     sh reproduce.sh DATA_FOLDER [WORK_FOLDER]",
-        "# DATA_FOLDER is the gateway's; `python` must be one that has forgeway. Every step leaves answer.json.",
-        "set -eu",
-        'data=$(realpath "$1") work=$(realpath "${2:-.}")',
-        """blob() { printf '%s/blobs/sha256/%.2s/%s' "$data" "$1" "$1"; }""",
-    ]
-    made: dict[Digest, str] = {}
-    for number, (step, files) in enumerate(trail, start=1):
-        folder = f"{number}-{step.name}"
-        named = " ".join(
-            shlex.quote(name) + "=" + made.get(digest, f'"$(blob {digest})"') for name, digest in step.inputs.items()
-        )
-        lines += [
-            "",
-            f'mkdir -p "$work/{folder}"',
-            f'cd "$work/{folder}"',
-            "cat > request.json <<'REQUEST'",
-            msgspec.json.encode(step.params).decode(),
-            "REQUEST",
-            f"python -m model_store.sandbox {shlex.quote(limits)} compilers.steps {step.name} request.json {named}",
-        ]
-        made |= {
-            digest: f'"$work/{folder}"/{shlex.quote(name)}'
-            for name, digest in files.items()
-            if digest not in made and digest not in step.inputs.values()
-        }
-    return "\n".join([*lines, ""]).encode()
-
-
-def _comment(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)

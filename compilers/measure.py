@@ -24,11 +24,11 @@ from model_store.entities import Timing
 
 WIN = 1.03
 WARM_SECONDS = 0.4
-ROUND_NS = 20_000_000
+ROUND_NS = 10_000_000
 MOST_RUNS = 2000
 LEAST_ROUNDS = 6
 """Six rounds that all favour one side happen by chance once in 64: fewer could not carry a 95 % interval."""
-SETTLED_ROUNDS, SETTLED_WIDTH = 18, 0.02
+SETTLED_ROUNDS, SETTLED_WIDTH = 30, 0.02
 
 Params = Mapping[str, Any]
 
@@ -157,6 +157,10 @@ def timing(rows: int, reference: Sequence[Sequence[int]], variant: Sequence[Sequ
     ours = np.concatenate([np.asarray(each, dtype=np.float64) for each in variant]) / 1e9
     medians = [np.array([np.median(each) for each in side]) / 1e9 for side in (reference, variant)]
     speedup, lower, upper = ratio_of_medians(*medians)
+    # A machine busy with other things slows some engines more than others; what is claimed must hold in its quiet
+    # rounds as well.
+    quiet = [np.percentile(side, 25) for side in medians]
+    lower = min(lower, float(quiet[0] / quiet[1]))
     p50 = float(np.median(medians[1]))
     return Timing(
         rows=rows,

@@ -1,0 +1,118 @@
+"""The steps of the walk as data: what each one is asked, on which blobs.
+
+Whatever decides an answer must be in here, since a step's key is made of it; whatever does not, must not, or twins
+would not recognise each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from compilers import hardware
+from compilers.passes import source_digest
+from compilers.recipe import Recipe
+from compilers.stepkey import Step
+from model_store.entities import Artifact, Digest, ModelVersion
+from model_store.policy import Policy
+
+REFERENCE_TARGET = "ort-cpu"
+REFERENCE_OPTIONS = {"precision": "f32", "reference": True}
+
+COMPARED_ROWS_MOST = 64
+OUTPUTS_MOST_BYTES = 1 << 30
+OUTPUTS_SHARE = 1 / 6
+"""Of the budget, for running the reference over the samples: every variant takes about as long again."""
+TIMED_SECONDS, TIMED_MOST_SECONDS = 5.0, 30.0
+TIMED_SHARE = 1 / 60
+"""Of the budget, for timing one variant: whoever grants little time gets wider intervals."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is being compiled, and how the reference behaves on this machine."""
+
+    version: ModelVersion
+    policy: Policy
+    target: str
+    max_rows: int
+    guess: int
+    threads: int
+
+    def variant_id(self, recipe: Recipe) -> str:
+        return f"{self.target}.{recipe.name}"
+
+
+def probe(version: ModelVersion) -> Step:
+    params = _reference() | {"signature": _plain(version.signature)}
+    return Step("probe", params, _reference_files(version) | _samples(version))
+
+
+def transform(subject: Subject, recipe: Recipe) -> Step:
+    params = {
+        "passes": [{"name": spec.name, "params": dict(spec.params)} for spec in recipe.passes],
+        "pass_sources": [source_digest(spec.name) for spec in recipe.passes],  # recipes that begin alike share the step
+        "calibrated": recipe.calibrated,
+        "signature": _plain(subject.version.signature),
+    }
+    samples = _samples(subject.version) if recipe.calibrated else {}
+    return Step("transform", params, {"model": subject.version.model} | samples)
+
+
+def build(subject: Subject, recipe: Recipe, model: Digest) -> Step:
+    return Step("build", {"target": subject.target, "options": dict(recipe.options)}, {"model": model})
+
+
+def reference_outputs(subject: Subject) -> Step:
+    params = _reference() | _fed(subject)
+    params |= {"most_bytes": OUTPUTS_MOST_BYTES, "seconds": round(subject.policy.budget_seconds * OUTPUTS_SHARE, 1)}
+    return Step("outputs", params, _reference_files(subject.version) | _samples(subject.version))
+
+
+def agree(subject: Subject, artifact: Artifact, outputs: Digest) -> Step:
+    params = {"target": subject.target, "options": dict(artifact.options), "threads": subject.threads} | _fed(subject)
+    inputs = {f"artifact/{name}": digest for name, digest in artifact.files.items()} | {"outputs": outputs}
+    return Step("agree", params, inputs | _samples(subject.version))
+
+
+def measure(subject: Subject, artifact: Artifact) -> Step:
+    params = {
+        "reference": {"target": REFERENCE_TARGET, "options": REFERENCE_OPTIONS},
+        "variant": {"target": subject.target, "options": dict(artifact.options)},
+        "threads": subject.threads,
+        "seconds": round(min(TIMED_SECONDS, subject.policy.budget_seconds * TIMED_SHARE), 1),
+        "most_seconds": TIMED_MOST_SECONDS,
+        **_fed(subject),
+        "rows": sorted(set(subject.policy.rows)),
+    }
+    inputs = {"reference/model.onnx": subject.version.model}
+    inputs |= {f"variant/{name}": digest for name, digest in artifact.files.items()}
+    return Step("measure", params, inputs | _samples(subject.version))
+
+
+def _reference() -> dict[str, Any]:
+    return {"target": REFERENCE_TARGET, "options": REFERENCE_OPTIONS, "threads": hardware.usable_cores()}
+
+
+def _reference_files(version: ModelVersion) -> dict[str, Digest]:
+    return {"artifact/model.onnx": version.model}
+
+
+def _fed(subject: Subject) -> dict[str, Any]:
+    """What decides which inputs a step runs on: batch sizes a request may meet, in turns."""
+    return {
+        "signature": _plain(subject.version.signature),
+        "guess": subject.guess,
+        "rowwise": subject.max_rows > 1,
+        "rows": sorted({min(rows, COMPARED_ROWS_MOST) for rows in subject.policy.rows}),
+    }
+
+
+def _samples(version: ModelVersion) -> dict[str, Digest]:
+    return {} if version.samples is None else {"samples": version.samples}
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.to_builtins(value)
