@@ -20,14 +20,10 @@ from model_store.archive import Upload
 from model_store.contents import Contents, survey
 from model_store.entities import Signature
 from model_store.errors import InvalidModel
-from model_store.payload import BITS, MOST_BYTES, ExternalData, check_tensor, densify
+from model_store.payload import MOST_BYTES, ExternalData, check_tensor, densify
 from model_store.signature import free_inputs, read_signature
+from model_store.sizes import check_sizes
 
-MOST_VALUE_BYTES = 1 << 31
-"""Bytes of one value inside the model whose size is known beforehand; larger ones are only made to exhaust a host."""
-
-_SMALL_TENSOR = 4_096
-"""Bytes up to which a weight may be a shape, an index or a limit, and so matters to shape inference."""
 _UNCOUNTED = {onnx.TensorProto.INT64, onnx.TensorProto.BOOL, onnx.TensorProto.STRING}
 """Element types of shapes, indices, masks and vocabularies: no parameters."""
 
@@ -60,7 +56,7 @@ def canonicalise(upload: Upload, target: Path) -> Facts:
     _strip(model, contents)
     _write_out_sparse(contents)
     _fold_away_weight_inputs(model)
-    _check_sizes(model)
+    _infer_shapes(model)
     signature = read_signature(model)
     _write(model, target)
     _check_natively(target)
@@ -137,56 +133,26 @@ def _fold_away_weight_inputs(model: onnx.ModelProto) -> None:
     model.ir_version = max(model.ir_version, 4)
 
 
-def _check_sizes(model: onnx.ModelProto) -> None:
-    """Infer shapes, refuse values of absurd size, and give the outputs the shapes they lack.
-
-    Runs on the model without its large weights: their values say nothing about shapes, and copying them is what
-    would cost. Inference also evaluates what feeds shapes, so `ConstantOfShape` of a constant 10^12 is found here.
-    """
-    try:
-        inferred = onnx.shape_inference.infer_shapes(_without_weights(model), data_prop=True)
-    except onnx.shape_inference.InferenceError as exc:
-        raise InvalidModel(f"the shapes of the model contradict one another: {exc}") from None
-    found = survey(inferred)
-    for graph in found.graphs:
-        for value in (*graph.input, *graph.output, *graph.value_info):
-            _check_size(value)
+def _infer_shapes(model: onnx.ModelProto) -> None:
+    """Refuse values of absurd size, and give the outputs what the exporter left open."""
+    inferred = check_sizes(model)
     shapes = {value.name: value.type for value in inferred.graph.output}
     for output in model.graph.output:
-        tensor = output.type.tensor_type
-        if output.type.WhichOneof("value") in (None, "tensor_type") and not (
-            tensor.elem_type and tensor.HasField("shape")
-        ):
-            output.type.CopyFrom(shapes[output.name])
+        _complete(output.type, shapes[output.name])
 
 
-def _check_size(value: onnx.ValueInfoProto) -> None:
-    tensor = value.type.tensor_type
-    sizes = [dim.dim_value for dim in tensor.shape.dim if dim.dim_value > 0]
-    count = math.prod(sizes)
-    size = count * BITS.get(tensor.elem_type, 64) // 8
-    if size > MOST_VALUE_BYTES and not any(
-        dim.HasField("dim_value") and dim.dim_value == 0 for dim in tensor.shape.dim
-    ):
-        shape = "x".join(str(dim.dim_value) if dim.dim_value > 0 else "?" for dim in tensor.shape.dim)
-        raise InvalidModel(
-            f"the value {value.name[:80]!r} would have the shape {shape}: at least {count:,} elements, "
-            f"{size / 1e9:,.1f} GB; at most {MOST_VALUE_BYTES / 1e9:.1f} GB are taken for one value"
-        )
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    skeleton = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    graph = skeleton.graph
-    graph.name = model.graph.name
-    for name in ("node", "input", "output", "value_info"):
-        getattr(graph, name).extend(getattr(model.graph, name))
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) * BITS.get(tensor.data_type, 8) // 8 <= _SMALL_TENSOR:
-            graph.initializer.append(tensor)
-        else:
-            graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    return skeleton
+def _complete(declared: onnx.TypeProto, inferred: onnx.TypeProto) -> None:
+    """Give an output the type and shape it lacks, and the axes that inference knows."""
+    if declared.WhichOneof("value") not in (None, "tensor_type") or inferred.WhichOneof("value") != "tensor_type":
+        return
+    given, known = declared.tensor_type, inferred.tensor_type
+    if not (given.elem_type and given.HasField("shape")):
+        declared.CopyFrom(inferred)
+        return
+    # The first axis stays as declared: whether rows may be batched is proven by running the model, not here.
+    for axis, known_axis in list(zip(given.shape.dim, known.shape.dim, strict=False))[1:]:
+        if not axis.HasField("dim_value") and known_axis.dim_value > 0:
+            axis.dim_value = known_axis.dim_value
 
 
 def _write(model: onnx.ModelProto, target: Path) -> None:

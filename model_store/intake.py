@@ -60,6 +60,8 @@ def admit(upload: Path, workdir: Path, limits: Limits | None = None) -> Admitted
 
     `workdir` is an empty folder of the caller's, who deletes it. Raises InvalidModel, and leaves `upload` as it is.
     """
+    if not _is_plain(upload):
+        raise InvalidModel("the model must come as a plain file, not as a link, a pipe or a device")
     answer = _ask(_Request(str(upload.absolute())), workdir, limits or _limits_for(upload), InvalidModel)
     file = workdir / _MODEL
     if answer.signature is None or not _is_plain(file):
@@ -69,6 +71,8 @@ def admit(upload: Path, workdir: Path, limits: Limits | None = None) -> Admitted
 
 def check_samples(samples: Path, signature: Signature, workdir: Path, limits: Limits | None = None) -> int:
     """The number of samples in an npz for a model of this signature. Raises InvalidSamples."""
+    if not _is_plain(samples):
+        raise InvalidSamples("the samples must come as a plain file, not as a link, a pipe or a device")
     request = _Request(str(samples.absolute()), signature)
     answer = _ask(request, workdir, limits or replace(LIMITS, memory_bytes=16 * GIB), InvalidSamples)
     return answer.samples
@@ -79,8 +83,6 @@ _REQUEST, _RESULT, _MODEL = "request.json", "result.json", "model.onnx"
 
 def _ask(request: _Request, workdir: Path, limits: Limits, invalid: type[Invalid]) -> _Answer:
     what = "model" if invalid is InvalidModel else "samples"
-    if not _is_plain(Path(request.upload)):
-        raise invalid(f"the {what} must come as a plain file, not as a link or a device")
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / _RESULT).unlink(missing_ok=True)
     (workdir / _REQUEST).write_bytes(msgspec.json.encode(request))
@@ -152,8 +154,6 @@ def main() -> None:
         answer = _answer(request)
     except Invalid as exc:
         answer = _Answer(refused=str(exc))
-    except UnicodeDecodeError:
-        answer = _Answer(refused="the upload holds names that are no valid UTF-8: it is damaged, or no ONNX at all")
     Path(_RESULT).write_bytes(msgspec.json.encode(answer))
     sys.stdout.flush()
     os._exit(0)  # the answer is written; taking a large model apart object by object would only cost time

@@ -45,6 +45,8 @@ def free_inputs(graph: GraphProto) -> list[ValueInfoProto]:
 
 def _spec(role: str, value: ValueInfoProto) -> TensorSpec:
     name = value.name
+    if isinstance(name, bytes):  # how protobuf hands out a text that is none
+        raise InvalidModel(f"{role} {name[:60]!r}: the name is no valid UTF-8")
     if not name or len(name) > _LONGEST_NAME or not name.isprintable():
         raise InvalidModel(
             f"{role} {name[:60]!r}: names of inputs and outputs must be 1 to {_LONGEST_NAME} printable characters"
