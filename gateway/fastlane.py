@@ -18,7 +18,6 @@ from gateway.errors import (
     APPLICATION_JSON,
     BadRequest,
     ClientGone,
-    DeadlineExceeded,
     GatewayError,
     TooLarge,
     error_body,
@@ -80,9 +79,8 @@ class FastLane:
             await send({"type": "http.response.body", "body": chunk, "more_body": nth < last})
 
     async def _v2(self, lane: Lane, headers: dict[bytes, bytes], receive: Receive, received_ns: int) -> Reply:
-        serving = self._serving
-        route = serving.table.resolve(lane.model, lane.version)
         body = await self._body(headers, receive)
+        route = self._serving.table.resolve(lane.model, lane.version)
         given = headers.get(b"inference-header-content-length")
         length = None if given is None else v2_request.check_header_length(given, len(body))
         if (len(body) if length is None else length) > OFF_LOOP_BYTES:
@@ -90,16 +88,14 @@ class FastLane:
         else:
             request = v2_request.decode(body, length, route.name)
         v2_reply.check_outputs(request, route)
-        asked = request.timeout_s if request.timeout_s is not None else _timeout(headers)
+        asked = request.timeout_s or _timeout(headers)
         pin = request.variant or _pin(headers)
-        decoded_ns = time.monotonic_ns()
-        call = Call(
-            lane.model, lane.version, request.inputs, request.id, asked, pin, received_ns, decoded_ns, receive
-        )  # fmt: skip
-        result = await infer(serving, call)
+        call = Call(route, request.inputs, request.id, asked, pin, received_ns, time.monotonic_ns(), receive)
+        result = await infer(self._serving, call)
         encoded = v2_reply.encode(request, result)
-        fields = [(b"content-type", b"application/json")]
-        if encoded.json_bytes is not None:
+        if encoded.json_bytes is None:
+            fields = [(b"content-type", b"application/json")]
+        else:
             fields = [
                 (b"content-type", b"application/octet-stream"),
                 (b"inference-header-content-length", b"%d" % encoded.json_bytes),
@@ -108,19 +104,17 @@ class FastLane:
         return self._answered(call, result, fields, encoded.chunks)
 
     async def _v1(self, lane: Lane, headers: dict[bytes, bytes], receive: Receive, received_ns: int) -> Reply:
-        serving = self._serving
-        route = serving.table.resolve(lane.model, lane.version)
         body = await self._body(headers, receive)
+        route = self._serving.table.resolve(lane.model, lane.version)
         if len(body) > OFF_LOOP_BYTES:
             request = await asyncio.to_thread(v1.decode, body, route.signature)
         else:
             request = v1.decode(body, route.signature)
         pin = request.variant or _pin(headers)
-        decoded_ns = time.monotonic_ns()
         call = Call(
-            lane.model, lane.version, request.inputs, "", _timeout(headers), pin, received_ns, decoded_ns, receive
+            route, request.inputs, "", _timeout(headers), pin, received_ns, time.monotonic_ns(), receive
         )  # fmt: skip
-        result = await infer(serving, call)
+        result = await infer(self._serving, call)
         encoded = v1.encode(request, result)
         fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(encoded))]
         return self._answered(call, result, fields, [encoded])
@@ -142,39 +136,25 @@ class FastLane:
         return Reply(200, fields, chunks)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body, unpacked. Raises TooLarge, ClientGone, DeadlineExceeded (too long a silence)."""
+        """The whole body, unpacked. Raises TooLarge, ClientGone. How long it may take is the server's business."""
         limit = self._serving.settings.max_body_bytes
         length = headers.get(b"content-length")
         if length is not None and int(length) > limit:
             raise TooLarge(f"the body has {int(length)} bytes; the limit is {limit} (max_body_bytes)")
-        message = await self._hear(receive)
-        body: bytes = message.get("body", b"")
-        if message.get("more_body", False):
-            body = await self._rest(body, receive, limit)
-        encoding = headers.get(b"content-encoding")
-        return body if encoding is None else compression.decompress(body, encoding, limit)
-
-    async def _rest(self, begun: bytes, receive: Receive, limit: int) -> bytes:
-        chunks, size, more = [begun], len(begun), True
+        chunks, size, more = [], 0, True
         while more:
-            message = await self._hear(receive)
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone("the client left before its body was complete")
+            chunk: bytes = message.get("body", b"")
+            chunks.append(chunk)
+            size += len(chunk)
             if size > limit:
                 raise TooLarge(f"the body has more than {limit} bytes (max_body_bytes)")
             more = message.get("more_body", False)
-        return b"".join(chunks)
-
-    async def _hear(self, receive: Receive) -> Message:
-        try:
-            async with asyncio.timeout(self._serving.settings.receive_timeout_s):
-                message = await receive()
-        except TimeoutError:
-            seconds = self._serving.settings.receive_timeout_s
-            raise DeadlineExceeded(f"nothing was received for {seconds:.0f} s in the middle of the body") from None
-        if message["type"] == "http.disconnect":
-            raise ClientGone("the client left before its body was complete")
-        return message
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        encoding = headers.get(b"content-encoding")
+        return body if encoding is None else compression.decompress(body, encoding, limit)
 
 
 @lru_cache(2048)

@@ -142,13 +142,19 @@ class Runners:
         self._pump_scheduled = False
         waiting = self._waiting
         stuck = 0
-        while stuck < len(waiting) and any(runner.has_free_slot for runner in self._runners.values()):
+        while stuck < len(waiting) and self._has_free_slot():
             batcher = waiting.popleft()
             stuck = 0 if batcher.dispatch() else stuck + 1
             if batcher.empty:
                 self._waiting_set.discard(batcher)
             else:
                 waiting.append(batcher)
+
+    def _has_free_slot(self) -> bool:
+        for runner in self._runners.values():  # noqa: SIM110 - a generator would cost more than the rest
+            if runner.has_free_slot:
+                return True
+        return False
 
     def _sweep(self) -> None:
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)

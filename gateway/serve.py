@@ -12,7 +12,7 @@ import msgspec
 from gateway.admission import Admission
 from gateway.batch import Answer
 from gateway.batcher import Batcher
-from gateway.errors import ClientGone, DeadlineExceeded, Draining, GatewayError, Overloaded, status_of
+from gateway.errors import ClientGone, DeadlineExceeded, Draining, GatewayError, NotFound, Overloaded, status_of
 from gateway.health import Health
 from gateway.metrics import Metrics, Served
 from gateway.ranking import VersionRoute
@@ -29,8 +29,7 @@ _BYTES_IN_FLIGHT_SLOTS = 4
 class Call(msgspec.Struct, gc=False):
     """One prediction as any protocol hands it over. Times are monotonic nanoseconds."""
 
-    model: str
-    version: str | None
+    route: VersionRoute
     inputs: Sequence[tuple[str, Tensor]]
     id: str = ""
     timeout_s: float | None = None
@@ -110,8 +109,10 @@ class Serving:
 
 async def infer(serving: Serving, call: Call) -> Result:
     """Answer one request. Raises GatewayError of every kind; nothing else on purpose."""
-    route = serving.table.resolve(call.model, call.version)
-    batcher = serving.batchers[route.name, route.version]
+    route = call.route
+    batcher = serving.batchers.get((route.name, route.version))
+    if batcher is None:  # deleted while the request was being decoded
+        raise NotFound(f"Request for unknown model: '{route.name}' version {route.version} is not found")
     checked = batcher.check(call.inputs, call.id)
     remaining_s = serving.deadline_s(call.timeout_s)
     serving.admission.enter(checked.nbytes)
@@ -130,24 +131,24 @@ async def infer(serving: Serving, call: Call) -> Result:
 
 def observe(serving: Serving, call: Call, result: Result, ended_ns: int) -> None:
     """Write down an answered request."""
-    answer = result.answer
+    answer, route = result.answer, result.route
     serving.metrics.observe(
         Served(
-            model=result.route.name,
-            version=result.route.version,
-            variant=answer.variant,
-            target=answer.target,
-            why=answer.why,
-            rows=result.rows,
-            batch_rows=answer.batch_rows,
-            leads=answer.leads,
-            request_ns=ended_ns - call.received_ns,
-            decode_ns=call.decoded_ns - call.received_ns,
-            queue_ns=answer.sent_ns - answer.queued_ns,
-            input_ns=answer.start_ns - answer.sent_ns,
-            infer_ns=answer.end_ns - answer.start_ns,
-            output_ns=result.answered_ns - answer.end_ns,
-            encode_ns=ended_ns - result.answered_ns,
+            route.name,
+            route.version,
+            answer.variant,
+            answer.target,
+            answer.why,
+            result.rows,
+            answer.batch_rows,
+            answer.leads,
+            ended_ns - call.received_ns,
+            call.decoded_ns - call.received_ns,
+            answer.sent_ns - answer.queued_ns,
+            answer.start_ns - answer.sent_ns,
+            answer.end_ns - answer.start_ns,
+            result.answered_ns - answer.end_ns,
+            ended_ns - result.answered_ns,
         )
     )
 

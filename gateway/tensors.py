@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.errors import BadRequest
 from gateway.wire import ITEM_BYTES
 from model_store.entities import Signature, TensorSpec
+
+_KNOWN_LAYOUTS = 1024
 
 
 class Tensor(msgspec.Struct, frozen=True, gc=False):
@@ -35,6 +38,15 @@ class Checked(msgspec.Struct, frozen=True, gc=False):
     key: tuple[tuple[int, ...], ...] | None
 
 
+class _Layout(NamedTuple):
+    """`order`: position in the request of each input of the signature; the rest as in Checked."""
+
+    order: tuple[int, ...]
+    rows: int
+    nbytes: int
+    key: tuple[tuple[int, ...], ...] | None
+
+
 class InputCheck:
     """Checks requests against one signature; built once per version."""
 
@@ -42,29 +54,46 @@ class InputCheck:
         self._name = name
         self._specs = {spec.name: (nth, spec) for nth, spec in enumerate(signature.inputs)}
         self._batched = signature.has_batch_axis
+        self._texts = any(spec.datatype == "BYTES" for spec in signature.inputs)
+        self._known: dict[tuple[tuple[str, str, tuple[int, ...], int], ...], _Layout] = {}
 
     def __call__(self, named: Sequence[tuple[str, Tensor]], request_id: str = "") -> Checked:
         """Raises BadRequest with the words Triton uses."""
-        ordered: list[Tensor | None] = [None] * len(self._specs)
-        nbytes = 0
-        for name, tensor in named:
+        layout = tuple([(name, tensor.datatype, tensor.shape, len(tensor.data)) for name, tensor in named])
+        known = self._known.get(layout)
+        if known is None:
+            known = self._examine(named, request_id)
+            if len(self._known) >= _KNOWN_LAYOUTS:
+                self._known.clear()
+            self._known[layout] = known
+        order, rows, nbytes, key = known
+        if self._texts:
+            for name, tensor in named:
+                if tensor.datatype == "BYTES":
+                    self._check_texts(name, tensor, request_id)
+        return Checked(tuple([named[position][1] for position in order]), rows, nbytes, key)
+
+    def _examine(self, named: Sequence[tuple[str, Tensor]], request_id: str) -> _Layout:
+        """What follows from names, types, shapes and sizes alone, so it is looked at once per layout."""
+        positions: list[int | None] = [None] * len(self._specs)
+        for position, (name, tensor) in enumerate(named):
             if name not in self._specs:
                 raise self._wrong(request_id, f"unexpected inference input '{name}' for model '{self._name}'")
             nth, spec = self._specs[name]
-            if ordered[nth] is not None:
+            if positions[nth] is not None:
                 raise self._wrong(request_id, f"input '{name}' already exists in request")
             self._check(spec, tensor, request_id)
-            ordered[nth] = tensor
-            nbytes += len(tensor.data)
-        inputs = tuple(tensor for tensor in ordered if tensor is not None)
-        if len(inputs) != len(ordered):
+            positions[nth] = position
+        order = tuple(position for position in positions if position is not None)
+        if len(order) != len(positions):
             raise self._wrong(request_id, self._missing(named))
+        nbytes = sum(len(tensor.data) for _, tensor in named)
+        shapes = [named[position][1].shape for position in order]
         if not self._batched:
-            return Checked(inputs, 1, nbytes, None)
-        rows = inputs[0].shape[0]
-        if any(tensor.shape[0] != rows for tensor in inputs):
-            return Checked(inputs, max(tensor.shape[0] for tensor in inputs), nbytes, None)
-        return Checked(inputs, rows, nbytes, tuple(tensor.shape[1:] for tensor in inputs) if rows else None)
+            return _Layout(order, 1, nbytes, None)
+        rows = max(shape[0] for shape in shapes)
+        alike = rows > 0 and all(shape[0] == rows for shape in shapes)
+        return _Layout(order, rows, nbytes, tuple(shape[1:] for shape in shapes) if alike else None)
 
     def _check(self, spec: TensorSpec, tensor: Tensor, request_id: str) -> None:
         shape, expected = tensor.shape, spec.shape
@@ -85,9 +114,7 @@ class InputCheck:
                 f"unexpected shape for input '{spec.name}' for model '{self._name}'. "
                 f"Expected {_dims(expected)}, got {_dims(shape)}.",
             )
-        if tensor.datatype == "BYTES":
-            self._check_texts(spec.name, tensor, request_id)
-        elif (size := prod(shape) * ITEM_BYTES[tensor.datatype]) != len(tensor.data):
+        if tensor.datatype != "BYTES" and (size := prod(shape) * ITEM_BYTES[tensor.datatype]) != len(tensor.data):
             raise self._wrong(
                 request_id,
                 f"input byte size mismatch for input '{spec.name}' for model '{self._name}'. "

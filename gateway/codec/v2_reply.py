@@ -54,6 +54,8 @@ def encode(request: Request, result: Result) -> Body:
 
 def check_outputs(request: Request, route: VersionRoute) -> None:
     """Refuse outputs nobody has, and those JSON cannot carry, before anything is run. Raises BadRequest."""
+    if request.outputs is None and request.binary:
+        return
     specs = {spec.name: spec for spec in route.signature.outputs}
     asked = request.outputs or [(name, request.binary) for name in specs]
     for name, binary in asked:

@@ -6,6 +6,7 @@ Where Triton has words for a refusal, they are used: clients test for them.
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ _ONE_OF = (
     "'shared_memory_region' in 'parameters'. But "
 )
 _DATATYPES = frozenset(DATATYPES)
+_KNOWN_BELOW = 2048
+"""Headers up to this many bytes are remembered."""
 
 
 class InputParameters(msgspec.Struct, frozen=True, gc=False):
@@ -53,11 +56,25 @@ class Header(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] | None = None
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A decoded request. `outputs`: (name, binary?) in the order asked for; None: all outputs, all alike."""
 
     id: str
     inputs: list[tuple[str, Tensor]]
+    outputs: tuple[tuple[str, bool], ...] | None
+    binary: bool
+    timeout_s: float | None
+    variant: str | None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a header says once it was checked: everything of a request but the bytes of its tensors.
+
+    `inputs`: the header's input and its binary size, None when its data is in the header itself.
+    """
+
+    id: str
+    inputs: tuple[tuple[Input, int | None], ...]
     outputs: tuple[tuple[str, bool], ...] | None
     binary: bool
     timeout_s: float | None
@@ -69,28 +86,26 @@ _decoder = msgspec.json.Decoder(Header)
 
 def decode(body: bytes, header_length: int | None, model: str) -> Request:
     """`header_length`: the value of `Inference-Header-Content-Length`, None when absent. Raises BadRequest."""
-    header = _header(body if header_length is None or header_length == len(body) else body[:header_length])
-    binary, timeout_s, variant = _parameters(header.parameters)
-    data = memoryview(body)
     at = len(body) if header_length is None else header_length
+    # A client sends the same header again and again when its tensors lie behind it: then it is read once.
+    plan = _known_plan(body[:at]) if at <= _KNOWN_BELOW and at < len(body) else _plan(body[:at])
+    data = memoryview(body)
     inputs = []
-    for given in header.inputs:
-        size = given.parameters.binary_data_size if given.parameters is not None else None
-        if size is None or given.data is not msgspec.UNSET:
-            inputs.append((given.name, _from_json(given)))
+    for given, size in plan.inputs:
+        if size is None:
+            inputs.append((given.name, to_tensor(given.name, given.datatype, given.shape, given.data)))
             continue
-        if given.datatype not in _DATATYPES:
-            raise _bad_datatype(given)
-        if size < 0 or at + size > len(body):
+        end = at + size
+        if end > len(body):
             raise BadRequest(
-                f"unexpected size for input '{given.name}', expecting {max(size, 0) - (len(body) - at)} additional "
-                f"bytes for model '{model}'"
+                f"unexpected size for input '{given.name}', expecting {end - len(body)} additional bytes "
+                f"for model '{model}'"
             )
-        inputs.append((given.name, Tensor(given.datatype, given.shape, data[at : at + size])))
-        at += size
+        inputs.append((given.name, Tensor(given.datatype, given.shape, data[at:end])))
+        at = end
     if at != len(body):
         raise BadRequest(f"unexpected additional input data for model '{model}': {len(body) - at} bytes")
-    return Request(header.id, inputs, _outputs(header.outputs, binary), binary, timeout_s, variant)
+    return Request(plan.id, inputs, plan.outputs, plan.binary, plan.timeout_s, plan.variant)
 
 
 def check_header_length(value: bytes, body_bytes: int) -> int:
@@ -122,7 +137,18 @@ def _header_with_literals(text: bytes) -> Header:
         raise BadRequest(f"failed to parse the request JSON: {exc}") from None
 
 
-def _from_json(given: Input) -> Tensor:
+def _plan(header: bytes) -> Plan:
+    parsed = _header(header)
+    binary, timeout_s, variant = _parameters(parsed.parameters)
+    inputs = tuple((given, _binary_size(given)) for given in parsed.inputs)
+    return Plan(parsed.id, inputs, _outputs(parsed.outputs, binary), binary, timeout_s, variant)
+
+
+_known_plan = lru_cache(256)(_plan)
+
+
+def _binary_size(given: Input) -> int | None:
+    """Bytes of the input behind the header; None: its data is in the header. Raises for what no input may say."""
     parameters = given.parameters or InputParameters()
     fields = [
         field
@@ -142,8 +168,13 @@ def _from_json(given: Input) -> Tensor:
     if given.datatype not in _DATATYPES:
         raise _bad_datatype(given)
     if len(given.shape) > MAX_RANK or any(size < 0 for size in given.shape):
-        raise BadRequest(f"input '{given.name}' has the shape {list(given.shape)}: sizes must not be negative")
-    return to_tensor(given.name, given.datatype, given.shape, given.data)
+        raise BadRequest(
+            f"input '{given.name}' has the shape {list(given.shape)[:MAX_RANK]}: "
+            f"at most {MAX_RANK} sizes, none of them negative"
+        )
+    if parameters.binary_data_size is not None and parameters.binary_data_size < 0:
+        raise BadRequest(f"input '{given.name}': 'binary_data_size' must not be negative")
+    return parameters.binary_data_size
 
 
 def _bad_datatype(given: Input) -> BadRequest:
