@@ -159,7 +159,7 @@ def _drain(gateway: Gateway) -> None:
 
 async def _announce(gateway: Gateway, url: str) -> None:
     """Say that the gateway answers, once it does: one line on stdout, for people and for scripts that wait."""
-    while not gateway.serving.ready()[0]:
+    while not gateway.serving.ready()[0]:  # noqa: ASYNC110 - readiness is a question, not an event
         await asyncio.sleep(0.01)
     print(f"forgeway is ready at {url}", flush=True)  # noqa: T201 - the one line that `serve` says
     if gateway.settings.grpc_port:

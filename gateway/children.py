@@ -69,10 +69,15 @@ class Child:
         while True:
             started = time.monotonic()
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr.fileno(), env=self._environment
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=self._environment,
             )
             self.pid, self.starts = self._process.pid, self.starts + 1
             event(logging.INFO, "child started", child=self.name, pid=self.pid)
+            await self._relay(self._process)
             code = await self._process.wait()
             self.pid = None
             lived = time.monotonic() - started
@@ -80,6 +85,18 @@ class Child:
             event(logging.WARNING, "child ended", child=self.name, code=code, lived_s=round(lived, 1), again_in_s=pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _relay(self, process: asyncio.subprocess.Process) -> None:
+        """What the child says becomes events: one stream, one format. Ends when the child's output does."""
+        assert process.stdout is not None
+        while True:
+            try:
+                line = await process.stdout.readline()
+            except ValueError:  # a line longer than the stream's limit: the rest of it comes as lines of its own
+                continue
+            if not line:
+                return
+            event(logging.INFO, line.decode("utf-8", "replace").rstrip(), child=self.name)
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -35,6 +35,7 @@ class BoundedProtocol(HttpToolsProtocol):
     receiving_since: float | None = None
     received = 0
     header_bytes = 0
+    in_headers = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -43,18 +44,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
         super().data_received(data)
+        if self.in_headers:  # the parser keeps an unfinished header to itself, however long it grows
+            self.header_bytes += len(data)
+            if self.header_bytes > _HEADER_BYTES and not self.transport.is_closing():
+                self.refuse(b"431 Request Header Fields Too Large", f"the headers exceed {_HEADER_BYTES} bytes")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.receiving_since, self.received, self.header_bytes = self.loop.time(), 0, 0
+        self.in_headers = True
 
-    def on_url(self, url: bytes) -> None:
-        self._count_header(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_header(len(name) + len(value))
-        super().on_header(name, value)
+    def on_headers_complete(self) -> None:
+        self.in_headers = False
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -71,7 +73,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def refuse(self, status: bytes, text: str) -> None:
         """Answer below ASGI, unless an answer has begun, and close."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        if self.in_headers or not self.cycle.response_started:
             body = error_body(text)
             head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(head % (status, len(body)) + body)
@@ -80,12 +82,6 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():
             self.refuse(b"400 Bad Request", msg)
-
-    def _count_header(self, size: int) -> None:
-        self.header_bytes += size
-        if self.header_bytes > _HEADER_BYTES:
-            self.refuse(b"431 Request Header Fields Too Large", f"the headers exceed {_HEADER_BYTES} bytes")
-            raise ValueError("headers too large")  # ends the parsing of this connection
 
 
 class Server(uvicorn.Server):

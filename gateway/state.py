@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from gateway.follow import Follower
 from gateway.serve import Serving
 from gateway.settings import Settings
 from model_store.store import ModelStore
+
+_FOLLOWED_S, _LOOK_S = 2.0, 0.005
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,17 @@ class Gateway:
     """Uploads received at once: each may hold `max_upload_bytes` of disk."""
     intakes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     """Uploads examined at once: each is a child process that holds a model in memory."""
+
+    async def followed(self) -> None:
+        """Wait until routing shows what the catalog holds now, so that an answered change is a change in force.
+
+        Gives up silently after a while: the change is made, and the follower goes on trying.
+        """
+        changed = await asyncio.to_thread(self.store.catalog.sequence)
+        end = time.monotonic() + _FOLLOWED_S
+        while self.serving.table.sequence < changed and time.monotonic() < end:
+            await self.follower.poke()
+            await asyncio.sleep(_LOOK_S)
 
 
 async def _gateway_of(request: Request) -> Gateway:

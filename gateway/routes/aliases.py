@@ -24,7 +24,7 @@ class Pointer(BaseModel):
 async def set_alias(name: str, alias: str, pointer: Pointer, gateway: Here) -> Response:
     """Make or move an alias. Requests in flight end on the version they began with."""
     await asyncio.to_thread(gateway.store.catalog.set_alias, name, alias, pointer.version)
-    await gateway.follower.poke()
+    await gateway.followed()
     return reply({"name": name, "alias": alias, "version": pointer.version})
 
 
@@ -32,5 +32,5 @@ async def set_alias(name: str, alias: str, pointer: Pointer, gateway: Here) -> R
 async def delete_alias(name: str, alias: str, gateway: Here) -> Response:
     """Remove an alias; the version stays."""
     await asyncio.to_thread(gateway.store.catalog.delete_alias, name, alias)
-    await gateway.follower.poke()
+    await gateway.followed()
     return reply({"name": name, "alias": alias, "deleted": True})

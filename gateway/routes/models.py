@@ -31,7 +31,7 @@ async def get_model(name: str, gateway: Here) -> Response:
 async def delete_model(name: str, gateway: Here) -> Response:
     """Unload and delete a model: its versions, aliases and variants; its open jobs are cancelled."""
     await asyncio.to_thread(gateway.store.catalog.delete_model, name)
-    await gateway.follower.poke()
+    await gateway.followed()
     return reply({"name": name, "deleted": True})
 
 

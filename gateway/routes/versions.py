@@ -75,7 +75,7 @@ async def register(name: str, request: Request, gateway: Here) -> Response:
         )
         async with gateway.intakes:
             version, jobs = await asyncio.to_thread(take_in)
-    await gateway.follower.poke()
+    await gateway.followed()
     answer = {
         "name": version.name,
         "version": version.version,
@@ -103,7 +103,7 @@ async def get_version(name: str, version: str, gateway: Here) -> Response:
 async def delete_version(name: str, version: str, gateway: Here) -> Response:
     """Unload and delete a version. Refused while an alias points at it; its open jobs are cancelled."""
     await asyncio.to_thread(gateway.store.catalog.delete_version, name, version)
-    await gateway.follower.poke()
+    await gateway.followed()
     return reply({"name": name, "version": version, "deleted": True})
 
 
