@@ -90,6 +90,8 @@ class _Npz:
         with self._archive.open(info) as file:
             shape, dtype = _header(name, file)
             _refuse_objects(name, dtype)
+            if any(size < 0 for size in shape):
+                raise InvalidSamples(f"{name!r} declares the shape {shape}, with a negative axis: it is damaged")
             declared = int(np.prod(shape, dtype=object)) * dtype.itemsize
             if declared > info.file_size:
                 raise InvalidSamples(
@@ -186,7 +188,8 @@ def _check_finite(name: str, array: np.ndarray) -> None:
     if bad.any():
         count, first = int(bad.sum()), int(np.argwhere(bad)[0][0])
         raise InvalidSamples(
-            f"{name!r} holds {count:,} values that are not finite (NaN or infinity), the first in sample {first:,}"
+            f"{name!r} holds NaN or infinity ({count:,} of {array.size:,} values, the first in sample {first:,}); "
+            "samples must be finite"
         )
 
 
