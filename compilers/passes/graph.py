@@ -1,0 +1,110 @@
+"""Facts read from a graph: what its nodes are, what it weighs, whether two graphs are one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import onnx
+import onnx_ir as ir
+
+_INTEGER_KERNELS = frozenset(
+    {
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv",
+        "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulNBits",
+    }
+)  # fmt: skip
+
+_WEIGHT_TYPES = frozenset(
+    {
+        onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16,
+        onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT4, onnx.TensorProto.UINT4,
+        onnx.TensorProto.FLOAT8E4M3FN, onnx.TensorProto.FLOAT8E5M2,
+    }
+)  # fmt: skip
+
+_SCALES_OF = {
+    "QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2), "MatMulInteger": (2, 3), "ConvInteger": (2, 3),
+    "QLinearConv": (1, 2, 4, 5, 6, 7), "QLinearMatMul": (1, 2, 4, 5, 6, 7), "MatMulIntegerToFloat": (2, 3, 4, 5),
+    "DynamicQuantizeMatMul": (2, 3),
+}  # fmt: skip
+"""Operator -> indices of the inputs that are scales or zero points."""
+
+
+def need(condition: object, otherwise: str) -> None:
+    """State a pass's precondition or promise. Raises PreconditionError with the reason."""
+    if not condition:
+        raise ir.passes.PreconditionError(otherwise)
+
+
+def operators(model: ir.Model) -> frozenset[str]:
+    """Operator types anywhere in the model, subgraphs included."""
+    return frozenset(node.op_type for node in model.graph.all_nodes())
+
+
+def is_quantized(model: ir.Model) -> bool:
+    """True when the model holds integer kernels or Q/DQ already: quantizing it again would compound the errors."""
+    return not _INTEGER_KERNELS.isdisjoint(operators(model))
+
+
+def attends(model: ir.Model) -> bool:
+    """True when the model is a transformer: a Softmax among MatMuls with layer normalisation, or a fused attention."""
+    kinds = operators(model)
+    normalised = not kinds.isdisjoint({"LayerNormalization", "SkipLayerNormalization", "ReduceMean"})
+    return not kinds.isdisjoint({"Attention", "MultiHeadAttention"}) or ({"Softmax", "MatMul"} <= kinds and normalised)
+
+
+def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor behind a value that no request can change, or None."""
+    if value is None or value.is_graph_input():
+        return None
+    return ir.convenience.get_const_tensor(value)
+
+
+def parameters(model: onnx.ModelProto) -> int:
+    """Number of weights: elements of float and quantized constants; a quantizer's scales and zero points are none."""
+    constants = dict(_constants(model.graph))
+    scales = {
+        node.input[index]
+        for node in model.graph.node
+        for index in _SCALES_OF.get(node.op_type, ())
+        if index < len(node.input)
+    }
+    # ONNX Runtime's dynamic quantizer multiplies a weight's scale in with a plain Mul, so only its name tells.
+    scales |= {f"{name.removesuffix('_quantized')}_scale" for name in constants if name.endswith("_quantized")}
+    return sum(
+        math.prod(tensor.dims)
+        for name, tensor in constants.items()
+        if tensor.data_type in _WEIGHT_TYPES and name not in scales
+    )
+
+
+def same_graph(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
+    """True when nodes and weights are the same; inferred shapes and descriptions do not count."""
+    return _essence(one) == _essence(other)
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    for tensor in graph.initializer:
+        yield tensor.name, tensor
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value":
+                yield node.output[0], attribute.t
+            for subgraph in (attribute.g, *attribute.graphs):
+                yield from _constants(subgraph)
+
+
+def _essence(model: onnx.ModelProto) -> tuple[object, ...]:
+    nodes = []
+    for node in model.graph.node:
+        bare = onnx.NodeProto()
+        bare.CopyFrom(node)
+        bare.ClearField("doc_string")
+        del bare.metadata_props[:]
+        attributes = sorted(bare.attribute, key=lambda attribute: attribute.name)
+        del bare.attribute[:]
+        bare.attribute.extend(attributes)
+        nodes.append(bare.SerializeToString(deterministic=True))
+    weights = sorted((tensor.name, tuple(tensor.dims), tensor.data_type) for tensor in model.graph.initializer)
+    return nodes, weights
