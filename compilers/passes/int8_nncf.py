@@ -7,6 +7,10 @@ BatchNormalization where it stands, so fold it before.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+
 import onnx_ir as ir
 
 from compilers.passes import Calibration
@@ -41,16 +45,17 @@ class QuantizeNncf(ir.passes.FunctionalPass):
         silence()
         import nncf
 
-        nncf.set_log_level(40)  # errors only: its progress would fill the job's log
+        nncf.set_log_level(logging.ERROR)
         runs = list(feeds(model, {name: array[: self.samples] for name, array in self.calibration.items()}))
-        quantized = nncf.quantize(
-            ir.to_proto(model),
-            nncf.Dataset(runs),
-            preset=nncf.QuantizationPreset.MIXED,
-            model_type=nncf.ModelType.TRANSFORMER if attends(model) else None,
-            subset_size=len(runs),
-            fast_bias_correction=self.fast_bias_correction,
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # its progress bars would fill the job's log
+            quantized = nncf.quantize(
+                ir.to_proto(model),
+                nncf.Dataset(runs),
+                preset=nncf.QuantizationPreset.MIXED,
+                model_type=nncf.ModelType.TRANSFORMER if attends(model) else None,
+                subset_size=len(runs),
+                fast_bias_correction=self.fast_bias_correction,
+            )
         after = ir.from_proto(quantized)
         return ir.passes.PassResult(after, modified=is_quantized(after))
 
