@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MOST_NODES = 100_000
 MOST_TENSORS = 200_000
+MOST_ATTRIBUTES = 1_000_000
 MOST_NESTING = 16
 LONGEST_TEXT = 1 << 20
 """Bytes of one string attribute; vocabularies are lists of shorter ones."""
@@ -46,6 +47,7 @@ def survey(model: ModelProto) -> Contents:
         if depth > MOST_NESTING:
             raise InvalidModel(f"the model nests graphs more than {MOST_NESTING} deep")
         found.graphs.append(graph)
+        _check_counts(found, graph)
         if hasattr(graph, "initializer"):
             for tensor in graph.initializer:
                 found.tensors.append((f"initializer {tensor.name[:80]!r}", tensor))
@@ -58,8 +60,10 @@ def survey(model: ModelProto) -> Contents:
             found.nodes.append(node)
             for attribute in node.attribute:
                 waiting += _read_attribute(found, node, attribute, depth)
-        if len(found.nodes) > MOST_NODES or len(found.tensors) > MOST_TENSORS:
-            raise InvalidModel(f"the model has more than {MOST_NODES:,} nodes or {MOST_TENSORS:,} tensors")
+            if len(found.attributes) > MOST_ATTRIBUTES:
+                raise InvalidModel(f"the model has more than {MOST_ATTRIBUTES:,} attributes")
+    if len(found.tensors) > MOST_TENSORS:
+        raise InvalidModel(f"the model has more than {MOST_TENSORS:,} tensors")
     return found
 
 
@@ -67,6 +71,16 @@ def name_of(node: NodeProto) -> str:
     """How a message names a node: by its name, or by what it makes."""
     label = node.name or (node.output[0] if node.output else "")
     return f"node {label[:80]!r} ({node.op_type[:80]})"
+
+
+def _check_counts(found: Contents, graph: Any) -> None:
+    """Before anything is walked: two bytes of a file can make a node, so a small upload can hold a great many."""
+    nodes = len(found.nodes) + len(graph.node)
+    if nodes > MOST_NODES:
+        raise InvalidModel(f"the model has more than {MOST_NODES:,} nodes")
+    for name in ("initializer", "sparse_initializer", "value_info", "input", "output"):
+        if len(getattr(graph, name, ())) > MOST_TENSORS:
+            raise InvalidModel(f"a graph of the model has more than {MOST_TENSORS:,} entries under {name!r}")
 
 
 def _read_attribute(
