@@ -99,7 +99,7 @@ def compile_while_asked(
     """Wait for every job while questions keep coming: none may fail, none may be answered wrongly."""
     questions = [{"image": image[None]} for image in images]
     expected = [{"logits": row[None]} for row in predict(client, images, "reference")[0]]
-    with Asking(gateway.url, NAME, questions, near(expected), pause_s=0.02) as account:
+    with Asking(gateway.url, NAME, questions, near(expected), pause_s=0.05) as account:
         with progress.status("compiling ...") as status:
 
             def told(event: Event) -> None:

@@ -26,6 +26,8 @@ from gateway.demo.process import RUNNER, GatewayProcess
 pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.timeout(400)]
 
 NAME = "digits"
+POLICY = {"techniques": ["int8", "mixed-precision"]}
+"""The defaults try more and take longer; the demo walks through them."""
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Registered with samples, defaults only, and asked by two clients without pause until the last variant is in."""
+    """Registered with samples, and asked by two clients without pause until the last variant is in."""
     folder = tmp_path_factory.mktemp("digits")
     data = digits.load()
     samples = folder / "samples.npz"
@@ -49,7 +51,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     gateway = GatewayProcess(folder / "data").start()
     try:
         with Client(gateway.url, timeout=60) as client:
-            number = client.register(NAME, digits.MODEL, samples=samples)["version"]
+            number = client.register(NAME, digits.MODEL, samples=samples, policy=POLICY)["version"]
             first_answer(client, data)
             expected = reference(client, data)
             questions = [{"image": image[None]} for image in data.held_out.images]
@@ -91,7 +93,7 @@ def test_every_variant_has_a_verdict_a_reason_and_the_evidence_for_it(served: Se
     variants = {variant["id"]: variant for variant in served.version["variants"]}
     assert {"ort-cpu", "openvino-cpu"} == {variant["target"] for variant in variants.values()}
     assert variants["reference"]["verdict"] == "serving"
-    assert len(variants) >= 4
+    assert len(variants) >= 3
     for variant in variants.values():
         assert variant["verdict"] in ("serving", "eligible", "inconclusive", "rejected")
         assert variant["reason"]
@@ -118,7 +120,7 @@ def test_route_names_the_variant_that_answers_and_says_why(served: Served, rows:
     route = served.client.route(NAME, rows=rows)
     assert answer.variant == route["variant"]
     assert len(route["why"]) > 20
-    assert {"queue", "run"} & set(answer.stages) or answer.stages
+    assert answer.stages
 
 
 def test_every_variant_with_an_artifact_can_be_pinned_and_is_right(served: Served) -> None:

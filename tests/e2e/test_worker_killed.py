@@ -21,7 +21,7 @@ from tests import zoo
 pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.timeout(300)]
 
 NAME = "mlp"
-POLICY = {"targets": ["ort-cpu"], "rows": [1, 8]}
+POLICY = {"targets": ["ort-cpu"], "techniques": ["int8"], "rows": [1, 8]}
 
 
 @pytest.fixture
