@@ -99,10 +99,6 @@ class Batcher:
     def sweep(self, now_ns: int, watch_before_ns: int) -> None:
         """Answer who is late or hopeless; watch the clients of those who wait since `watch_before_ns`."""
         for lane, waiting in list(self._lanes.items()):
-            self._drop_dead(waiting)
-            if not waiting:
-                del self._lanes[lane]
-                continue
             hopeless = self._hopeless(waiting[0])
             for item in waiting:
                 if hopeless is not None:
@@ -111,6 +107,9 @@ class Batcher:
                     item.fail(late())
                 elif item.watch is None and item.gone is not None and item.queued_ns < watch_before_ns:
                     item.watch = asyncio.ensure_future(_withdraw_when_gone(item))
+            self._drop_dead(waiting)
+            if not waiting:
+                del self._lanes[lane]
 
     def fail_all(self, error: Exception) -> None:
         for waiting in self._lanes.values():

@@ -64,18 +64,25 @@ class VersionRoute:
         return nearest(self.buckets, rows)
 
     def pick(self, rows: int, usable: Callable[[str, Session], bool], avoid: str | None = None) -> Choice | None:
-        """The best usable variant for `rows` rows; `avoid` only when there is no other. None: nothing is usable."""
+        """The best usable variant for `rows` rows. None: nothing is usable now.
+
+        `avoid` (it killed the runner of this very batch) only when no other is open or on its way.
+        """
         ids = self.ranked[self.bucket(rows)]
         spare: Choice | None = None
+        coming = False
         for position, variant in enumerate(ids):
             session = self.sessions.get(variant)
-            if session is None or not usable(variant, session):
+            if session is None:
+                continue
+            if not usable(variant, session):
+                coming = coming or (variant != avoid and not session.ready and not session.closed)
                 continue
             why = "fallback" if position else "fastest" if len(ids) > 1 else "only"
             if variant != avoid:
                 return Choice(variant, session, why)
             spare = Choice(variant, session, why)
-        return spare
+        return None if coming else spare
 
     def pinned(self, variant: str, usable: Callable[[str, Session], bool]) -> Choice | None:
         session = self.sessions.get(variant)
