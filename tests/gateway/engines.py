@@ -56,7 +56,7 @@ def signature_of(model: onnx.ModelProto) -> Signature:
 
 def variant(
     model: str,
-    id: str = REFERENCE,
+    variant_id: str = REFERENCE,
     speedups: Mapping[int, float] | None = None,
     verdict: Verdict = Verdict.SERVING,
     max_rows: int = 64,
@@ -68,9 +68,10 @@ def variant(
         for rows, speed in (speedups or {}).items()
     )
     evidence = Evidence(Agreement(100, 40.0, 38.0, 0.9999, 0.999, 3, {}), timings, {"cpu": "test"})
+    artifact = Artifact({"model.onnx": digest}, {"precision": "f32"}, 1)
     return Variant(
-        id=id, name=model, version="1", recipe=id, target=target, techniques=(), parameters=1, size_bytes=1,
-        verdict=verdict, reason="as the test wants it", artifact=Artifact({"model.onnx": digest}, {"precision": "f32"}, 1),
+        id=variant_id, name=model, version="1", recipe=variant_id, target=target, techniques=(), parameters=1, size_bytes=1,
+        verdict=verdict, reason="as the test wants it", artifact=artifact,
         evidence=evidence, plan=Plan(1, max_rows), created_at=0.0,
     )  # fmt: skip
 
@@ -87,12 +88,12 @@ async def deploy(
     """Open `model` as version 1 of `name`, with the reference and the variants given by their speed-ups."""
     signature = signature_of(model)
     all_variants, sessions = {}, {}
-    for id, speedups in {REFERENCE: {}, **(variants or {})}.items():
-        path = folder / f"{name}.{id}.onnx"
-        onnx.save((files or {}).get(id, model), path)
-        all_variants[id] = variant(name, id, speedups, max_rows=max_rows)
-        sessions[id] = serving.runners.load(
-            "ort-cpu", Subject(name, "1", id), {"model.onnx": path}, {"precision": "f32"}, signature, 1
+    for one, speedups in {REFERENCE: {}, **(variants or {})}.items():
+        path = folder / f"{name}.{one}.onnx"
+        onnx.save((files or {}).get(one, model), path)
+        all_variants[one] = variant(name, one, speedups, max_rows=max_rows)
+        sessions[one] = serving.runners.load(
+            "ort-cpu", Subject(name, "1", one), {"model.onnx": path}, {"precision": "f32"}, signature, 1
         )
     await asyncio.gather(*(session.opened for session in sessions.values()))
     buckets, ranked = rank(all_variants.values(), False)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +29,8 @@ def slow_inputs(rows: int = 600) -> dict[str, np.ndarray]:
 
 
 KINDS = (
-    "mlp", "transformer", "residual_cnn", "multi_io", "strings", "scalar_output", "fixed_batch", "batch_mixing", "simple",
+    "mlp", "transformer", "residual_cnn", "multi_io", "strings", "scalar_output", "fixed_batch", "batch_mixing",
+    "simple",
 )  # fmt: skip
 
 
@@ -264,7 +266,7 @@ asyncio.run(main())
     end = time.monotonic() + 5
     while time.monotonic() < end:
         try:
-            state = open(f"/proc/{runner}/stat").read().rsplit(")", 1)[1].split()[0]
+            state = Path(f"/proc/{runner}/stat").read_text().rsplit(")", 1)[1].split()[0]
         except FileNotFoundError:
             return
         if state == "Z":

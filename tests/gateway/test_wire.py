@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,7 @@ def test_a_done_message_comes_back_as_it_was(slot, session, batch, start, end, p
     assert message == wire.Done(slot, session, batch, start, end, tuple(places))
 
 
-@given(U8, U32, U64, st.text(max_size=200).filter(lambda text: "\ud800" > text or text.isprintable()))
+@given(U8, U32, U64, st.text(st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_a_failed_message_carries_its_words(slot, session, batch, text):
     message = wire.unpack(wire.pack_failed(slot, session, batch, 1, 2, text))
     assert message == wire.Failed(slot, session, batch, 1, 2, text)
@@ -49,10 +51,8 @@ def test_json_messages_come_back_as_they_were():
 
 @given(st.binary(max_size=300))
 def test_garbage_is_refused_and_never_anything_else(data):
-    try:
+    with contextlib.suppress(wire.WireError):
         wire.unpack(data)
-    except wire.WireError:
-        pass
 
 
 @given(U8, PLACES.filter(bool), st.data())
