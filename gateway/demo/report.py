@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 Row = Sequence[str]
 
@@ -23,10 +24,13 @@ def line(console: Console, text: str) -> None:
 def table(console: Console, headings: Row, rows: Sequence[Row]) -> None:
     """The last column may be long: it wraps on a terminal and stays on one line elsewhere."""
     if console.is_terminal:
-        drawn = Table(*headings, header_style="bold")
+        drawn = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+        for heading in headings[:-1]:
+            drawn.add_column(heading, no_wrap=True)
+        drawn.add_column(headings[-1], overflow="fold")
         for row in rows:
-            drawn.add_row(*row)
-        console.print(drawn, markup=False)
+            drawn.add_row(*(Text(cell) for cell in row))
+        console.print(drawn)
         return
     widths = [max(len(row[column]) for row in (headings, *rows)) for column in range(len(headings) - 1)]
     for row in (headings, *rows):
@@ -34,40 +38,39 @@ def table(console: Console, headings: Row, rows: Sequence[Row]) -> None:
         line(console, "  ".join([*cells, row[-1]]).rstrip())
 
 
-VARIANT_HEADINGS = ("variant", "verdict", "size", "p50 at rows", "speed-up at rows", "agreement", "reason")
+def variants(console: Console, tried: Sequence[Mapping[str, Any]]) -> None:
+    """Every variant as `GET /v1/models/{name}/versions/{v}` describes it: figures in a table, reasons below it."""
+    buckets = sorted({timing["rows"] for variant in tried for timing in _timings(variant)})
+    line(console, f"p50 in ms, and how many times faster than the reference, at {'/'.join(map(str, buckets))} rows:")
+    headings = ("variant", "verdict", "size", "p50", "speed-up", "agrees")
+    table(console, headings, [_variant_row(variant, buckets) for variant in tried])
+    line(console, "")
+    for variant in tried:
+        line(console, f"  {variant['id']}: {variant['reason']}")
 
 
-def variant_row(variant: Mapping[str, Any]) -> Row:
-    """One variant as `GET /v1/models/{name}/versions/{v}` describes it."""
-    evidence = variant.get("evidence") or {}
-    timings = evidence.get("timings") or ()
+def _variant_row(variant: Mapping[str, Any], buckets: Sequence[int]) -> Row:
+    timings = {timing["rows"]: timing for timing in _timings(variant)}
+    agreement = (variant.get("evidence") or {}).get("agreement")
     return (
         variant["id"],
         variant["verdict"],
         size(variant["size_bytes"]),
-        "  ".join(f"{t['rows']}: {t['p50_s'] * 1e3:.2f} ms" for t in timings) or "-",
-        "  ".join(f"{t['rows']}: {t['speedup']:.2f}x (>= {t['speedup_lower']:.2f})" for t in timings) or "-",
-        agreement(evidence.get("agreement")),
-        variant["reason"],
+        "/".join(f"{timings[rows]['p50_s'] * 1e3:.3g}" if rows in timings else "-" for rows in buckets),
+        "/".join(f"{timings[rows]['speedup']:.3g}" if rows in timings else "-" for rows in buckets),
+        f"{agreement['sqnr_db']:.1f} dB" if agreement else "-",
     )
 
 
-def agreement(facts: Mapping[str, Any] | None) -> str:
-    if not facts:
-        return "-"
-    parts = [f"{facts['sqnr_db']:.1f} dB", f"cosine {facts['cosine']:.5f}"]
-    if facts.get("top1") is not None:
-        parts.append(f"top-1 {facts['top1']:.1%} (>= {facts['top1_lower']:.1%})")
-    if facts.get("label_accuracy") is not None:
-        parts.append(f"labels {facts['label_accuracy']:.1%}")
-    return ", ".join(parts)
+def _timings(variant: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return (variant.get("evidence") or {}).get("timings") or ()
 
 
 def size(count: int | None) -> str:
     return "-" if not count else f"{count / 1e6:.2f} MB"
 
 
-METRIC_HEADINGS = ("variant", "requests", "mean", "p50", "p99", "in queue", "in the runtime")
+METRIC_HEADINGS = ("variant", "requests", "mean", "p50", "p99", "in queue", "running")
 
 
 def metric_rows(text: str, model: str) -> list[Row]:

@@ -121,7 +121,7 @@ def compile_while_asked(
 def show_compiled(compiled: Mapping[str, Any], account: Account, out: Console) -> None:
     variants = compiled["variants"]
     report.section(out, "3. What it was compiled into")
-    report.table(out, report.VARIANT_HEADINGS, [report.variant_row(variant) for variant in variants])
+    report.variants(out, variants)
     expect(any(variant["id"] == "reference" for variant in variants), "the reference variant is missing")
     expect(len(variants) > 1, "no variant but the reference was tried")
     expect(all(variant["reason"] for variant in variants), "a variant has no reason")
