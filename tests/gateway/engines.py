@@ -70,9 +70,9 @@ def variant(
     evidence = Evidence(Agreement(100, 40.0, 38.0, 0.9999, 0.999, 3, {}), timings, {"cpu": "test"})
     artifact = Artifact({"model.onnx": digest}, {"precision": "f32"}, 1)
     return Variant(
-        id=variant_id, name=model, version="1", recipe=variant_id, target=target, techniques=(), parameters=1, size_bytes=1,
-        verdict=verdict, reason="as the test wants it", artifact=artifact,
-        evidence=evidence, plan=Plan(1, max_rows), created_at=0.0,
+        id=variant_id, name=model, version="1", recipe=variant_id, target=target, techniques=(), parameters=1,
+        size_bytes=1, verdict=verdict, reason="as the test wants it", artifact=artifact, evidence=evidence,
+        plan=Plan(1, max_rows), created_at=0.0,
     )  # fmt: skip
 
 
