@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from compilers.targets import UnknownTarget
 from gateway import uploads
+from gateway.accounts import Accounts
 from gateway.auth import Keyring, is_loopback
 from gateway.children import Child
 from gateway.door import Door
@@ -48,10 +49,11 @@ def run(settings: Settings) -> int:
     """Run a gateway until it is told to stop; the exit code of the process."""
     set_up(settings.log_level)
     try:
-        return uvloop.run(_run(settings))
+        code: int = uvloop.run(_run(settings))
     except (StartRefused, StoreError, OSError) as exc:
         event(logging.ERROR, "not started", reason=str(exc))
         return 1
+    return code
 
 
 async def _run(settings: Settings) -> int:
@@ -80,7 +82,10 @@ async def started(settings: Settings) -> AsyncIterator[Gateway]:
         await stack.enter_async_context(serving)
         follower = Follower(store, serving, settings)
         worker = _worker(settings) if settings.compile else None
-        await stack.enter_async_context(_background(follower=follower.run(), keyring=keyring.watch()))
+        accounts = Accounts(store, serving.metrics)
+        await stack.enter_async_context(
+            _background(follower=follower.run(), keyring=keyring.watch(), accounts=accounts.keep())
+        )
         if worker is not None:
             worker.start()
             stack.push_async_callback(worker.stop)

@@ -19,6 +19,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from gateway.errors import Forbidden, Unauthorized
@@ -37,6 +38,7 @@ IMPLIED = {"register": "read", "compile": "read", "admin": "predict read registe
 """A scope that is of no use without others brings them along."""
 
 
+@lru_cache(4096)
 def needed(method: str, path: str) -> frozenset[str]:
     """The scopes any one of which allows the call; `OPEN` when none is needed.
 
@@ -61,10 +63,11 @@ def needed(method: str, path: str) -> frozenset[str]:
     return frozenset(("admin",))
 
 
-def allows(key: ApiKey, scopes: frozenset[str], path: str) -> bool:
-    """Whether the key has one of `scopes`. `predict:NAME` counts only for paths of that model."""
+@lru_cache(4096)
+def allows(held_scopes: tuple[str, ...], scopes: frozenset[str], path: str) -> bool:
+    """Whether `held_scopes` hold one of `scopes`. `predict:NAME` counts only for paths of that model."""
     held: set[str] = set()
-    for scope in key.scopes:
+    for scope in held_scopes:
         kind, _, model = scope.partition(":")
         if not model or _model_of(path) == model:
             held |= {kind, *IMPLIED.get(kind, "").split()}
@@ -81,13 +84,26 @@ def refuse_foreign_origin(method: str, host: str, origin: str | None) -> None:
 
 def refuse_foreign_host(host: str) -> None:
     """Refuse a request that calls an open gateway by a name that a stranger could have made. Raises Forbidden."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost" or name.endswith(".localhost") or _is_address(name):
+    name = _name_of(host)
+    if _is_local(name):
         return
     raise Forbidden(
         f"this gateway has no API keys and so answers only to localhost or an address, not to {name[:200]!r}; "
         "make a key with `forgeway keys create` to be called by name"
     )
+
+
+@lru_cache(256)
+def _name_of(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+@lru_cache(256)
+def _is_local(name: str) -> bool:
+    return name == "localhost" or name.endswith(".localhost") or _is_address(name)
 
 
 def is_loopback(host: str) -> bool:
@@ -154,7 +170,7 @@ class Keyring:
         key = await self._find(secret)
         if key is None:
             raise Unauthorized("this API key is not valid here: it is mistyped, expired or revoked")
-        if not allows(key, scopes, path):
+        if not allows(key.scopes, scopes, path):
             raise Forbidden(f"API key {key.id} lacks the scope {_words(scopes)}; it has {_words(key.scopes)}")
         return key
 

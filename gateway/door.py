@@ -35,14 +35,16 @@ class Door:
         method, path = scope["method"], scope["path"]
         hot = method == "POST" and path.endswith(("/infer", ":predict"))
         request_id = _request_id(headers.get(b"x-request-id"), hot)
-        status = 0
+        status, complete = 0, False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if request_id is not None:
                     message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            else:
+                complete = not message.get("more_body", False)
             await send(message)
 
         key_id = None
@@ -50,11 +52,14 @@ class Door:
             key_id = await self._admit(method, path, headers)
             await self._app(scope, receive, answer)
         except Exception as exc:
-            if status:  # the answer had begun: cutting it off is the only honest end
-                raise
             if not isinstance(exc, GatewayError):
                 LOGGER.error("unforeseen error", exc_info=exc, extra={"facts": {"method": method, "path": path}})
-            await respond(answer, status_of(exc), text_of(exc), exc.headers if isinstance(exc, GatewayError) else {})
+            if status and not complete:  # the answer had begun: cutting it off is the only honest end
+                raise
+            if not status:
+                await respond(
+                    answer, status_of(exc), text_of(exc), exc.headers if isinstance(exc, GatewayError) else {}
+                )
         finally:
             if status >= 500 or not (hot or path.startswith(_QUIET)):
                 event(

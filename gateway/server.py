@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: Callable[..., object], settings: Settings, on_drain: Callable[[], None]) -> None:
         super().__init__(
             uvicorn.Config(
-                app,  # type: ignore[arg-type]
+                app,
                 loop="uvloop",
                 http=BoundedProtocol,
                 ws="none",

@@ -7,6 +7,7 @@ when stdout is no terminal, and without colour there or under NO_COLOR (rich see
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -77,7 +78,7 @@ def failures() -> Iterator[None]:
     except Invalid as exc:
         raise fail(str(exc), USAGE) from None
     except BrokenPipeError:  # `forgeway models | head`: who reads has seen enough
-        sys.stdout = None  # type: ignore[assignment]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush fails too
         raise typer.Exit(0) from None
     except (ClientError, StoreError, OSError) as exc:
         raise fail(str(exc)) from None

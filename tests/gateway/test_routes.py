@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -285,12 +286,31 @@ def test_metrics_are_served(http: httpx.Client, digest: dict[str, Any]) -> None:
     assert "forgeway_build_info" in answer.text
 
 
+def test_metrics_account_for_what_the_worker_did(http: httpx.Client, digest: dict[str, Any]) -> None:
+    end = time.monotonic() + 15
+    while True:
+        text = http.get("/metrics").text
+        lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        steps = [name for name in lines if name.startswith("forgeway_compile_duration_seconds_count")]
+        done = float(lines['forgeway_compile_jobs{state="succeeded"}'])
+        if steps and done >= 2 and float(lines["forgeway_blob_bytes"]) > 0:
+            break
+        assert time.monotonic() < end, text
+        time.sleep(0.1)
+
+
 def test_request_ids_are_echoed_made_and_never_forged(http: httpx.Client, gateway: RunningGateway) -> None:
     assert http.get("/v1/targets", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
     assert len(http.get("/v1/targets").headers["x-request-id"]) == 16
     assert http.get("/v1/targets", headers={"x-request-id": 'a" b'}).headers["x-request-id"] != 'a" b'
     lines = [json.loads(line) for line in gateway.words().splitlines()]
     assert any(line.get("request_id") == "abc-1" and line["code"] == 200 for line in lines)
+
+
+def test_the_gateway_process_holds_no_native_runtime(gateway: RunningGateway, digest: dict[str, Any]) -> None:
+    mapped = Path(f"/proc/{gateway.process.pid}/maps").read_text()
+    loaded = {part for line in mapped.splitlines() for part in line.split("/")[1:]}
+    assert loaded.isdisjoint({"onnx", "onnxruntime", "openvino", "nncf", "scipy"})
 
 
 def test_pages_of_other_sites_change_nothing(http: httpx.Client) -> None:
