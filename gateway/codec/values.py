@@ -41,6 +41,8 @@ def numbers(name: str, datatype: str, data: Any) -> np.ndarray:
         array = np.array(data) if data != [] else np.zeros(0, dtype)
     except (ValueError, OverflowError) as exc:
         raise BadRequest(f"Unable to parse 'data' of input '{name}': the nested lists are not of one shape") from exc
+    if dtype.name == "uint64" and array.dtype.kind in "fO":
+        array = _large_integers(data, array)
     kinds = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}[dtype.kind]
     if array.size and array.dtype.kind not in kinds and not _is_zero_or_one(array, dtype):
         raise BadRequest(f"Unable to parse 'data': input '{name}' holds values that are no {datatype}")
@@ -117,6 +119,14 @@ def _texts_json(name: str, tensor: Tensor, flat: bool) -> bytes:
     array = np.empty(len(texts), dtype=object)
     array[:] = texts
     return orjson.dumps(array.reshape(tensor.shape).tolist())
+
+
+def _large_integers(data: Any, array: np.ndarray) -> np.ndarray:
+    """Integers beyond 63 bits among others: numpy makes floats of them. `array` when it is something else."""
+    exact = np.array(data, dtype=object)
+    if all(type(item) is int and 0 <= item < 2**64 for item in exact.ravel().tolist()):
+        return exact.astype(np.uint64)
+    return array
 
 
 def _is_zero_or_one(array: np.ndarray, dtype: np.dtype) -> bool:
