@@ -2,7 +2,7 @@
 
 The walk is `canonicalise`; its order matters. Caps come before anything whose cost they bound, external data before
 the payload checks, functions are written out before operators are judged, and ONNX's own checker (native code, which
-has crashed before) comes last, on the very bytes that will be stored.
+has crashed before) comes last, on the graph that will be stored; the payloads of large weights are checked here alone.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from model_store import operators
 from model_store.archive import Upload
 from model_store.contents import Contents, survey
 from model_store.entities import Signature
 from model_store.errors import InvalidModel
-from model_store.payload import MOST_BYTES, ExternalData, check_tensor, densify
+from model_store.payload import ExternalData, check_tensor, densify
 from model_store.signature import free_inputs, read_signature
 from model_store.sizes import check_sizes
+from model_store.weights import without_weights, write_model
 
 _UNCOUNTED = {onnx.TensorProto.INT64, onnx.TensorProto.BOOL, onnx.TensorProto.STRING}
 """Element types of shapes, indices, masks and vocabularies: no parameters."""
@@ -56,10 +57,13 @@ def canonicalise(upload: Upload, target: Path) -> Facts:
     _strip(model, contents)
     _write_out_sparse(contents)
     _fold_away_weight_inputs(model)
-    _infer_shapes(model)
+    light = without_weights(model)
+    inferred = check_sizes(light)
+    _complete_outputs(model, inferred)
+    _complete_outputs(light, inferred)
     signature = read_signature(model)
-    _write(model, target)
-    _check_natively(target)
+    _check_natively(light)
+    write_model(model, light, target)
     return Facts(signature, _parameters(contents), histogram)
 
 
@@ -133,12 +137,11 @@ def _fold_away_weight_inputs(model: onnx.ModelProto) -> None:
     model.ir_version = max(model.ir_version, 4)
 
 
-def _infer_shapes(model: onnx.ModelProto) -> None:
-    """Refuse values of absurd size, and give the outputs what the exporter left open."""
-    inferred = check_sizes(model)
-    shapes = {value.name: value.type for value in inferred.graph.output}
+def _complete_outputs(model: onnx.ModelProto, inferred: onnx.ModelProto) -> None:
+    """Give the outputs what the exporter left open."""
+    known = {value.name: value.type for value in inferred.graph.output}
     for output in model.graph.output:
-        _complete(output.type, shapes[output.name])
+        _complete(output.type, known[output.name])
 
 
 def _complete(declared: onnx.TypeProto, inferred: onnx.TypeProto) -> None:
@@ -155,21 +158,10 @@ def _complete(declared: onnx.TypeProto, inferred: onnx.TypeProto) -> None:
             axis.dim_value = known_axis.dim_value
 
 
-def _write(model: onnx.ModelProto, target: Path) -> None:
-    # Not asked beforehand with ByteSize(): that would serialise everything once more.
+def _check_natively(model: onnx.ModelProto) -> None:
+    """ONNX's own checker, with strict shape inference."""
     try:
-        data = model.SerializeToString()
-    except EncodeError:
-        data = b""
-    if not 0 < len(data) <= MOST_BYTES:
-        raise InvalidModel("the model has more than 2 GiB with its weights; such models are not supported yet")
-    target.write_bytes(data)
-
-
-def _check_natively(target: Path) -> None:
-    """ONNX's own checker with strict shape inference, on the file that will be stored."""
-    try:
-        onnx.checker.check_model(target, full_check=True)
+        onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
         raise InvalidModel(f"the ONNX checker refuses the model: {exc}") from None
 

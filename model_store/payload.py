@@ -48,6 +48,8 @@ def check_tensor(where: str, tensor: TensorProto) -> int:
         raise InvalidModel(f"{where} is stored in segments, which nothing reads; export the model again")
     field, wanted = _payload(kind, count)
     if tensor.HasField("raw_data") and kind != STRING:
+        if any(len(getattr(tensor, name)) for name in (*set(_FIELDS.values()), _OTHER_FIELD)):
+            raise InvalidModel(f"{where} holds its data twice, as bytes and as values; export the model again")
         given, unit, wanted = len(tensor.raw_data), "bytes", math.ceil(count * BITS[kind] / 8)
     else:
         given, unit = len(getattr(tensor, field)), "values"

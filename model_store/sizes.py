@@ -21,21 +21,16 @@ from model_store.payload import BITS
 MOST_VALUE_BYTES = 1 << 31
 """Bytes of one value whose size is known beforehand; larger ones are only made to exhaust a host."""
 
-_SMALL_TENSOR = 4_096
-"""Bytes up to which a weight may be a shape, an index or a limit, and so matters to shape inference."""
-
 
 def check_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with inferred shapes and without its large weights. Raises InvalidModel naming an absurd value.
-
-    Runs without the large weights because their values say nothing about shapes, and copying them is what would cost.
-    """
-    skeleton = _without_weights(model)
-    inferred = _inferred(skeleton)
+    """The model with every shape that can be inferred. Raises InvalidModel naming a value of absurd size."""
+    inferred = _inferred(model)
     _check_values(inferred)
     if any(_subgraphs(node) for node in model.graph.node):
-        _lay_flat(skeleton)
-        _check_values(_inferred(skeleton))
+        flat = onnx.ModelProto()
+        flat.CopyFrom(model)
+        _lay_flat(flat)
+        _check_values(_inferred(flat))
     return inferred
 
 
@@ -65,20 +60,6 @@ def _check_size(value: onnx.ValueInfoProto) -> None:
             f"the value {value.name[:80]!r} would have the shape {shape}: at least {count:,} elements, "
             f"{size / 1e9:,.1f} GB; at most {MOST_VALUE_BYTES / 1e9:.1f} GB are taken for one value"
         )
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    skeleton = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    graph = skeleton.graph
-    graph.name = model.graph.name
-    for name in ("node", "input", "output", "value_info"):
-        getattr(graph, name).extend(getattr(model.graph, name))
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) * BITS.get(tensor.data_type, 8) // 8 <= _SMALL_TENSOR:
-            graph.initializer.append(tensor)
-        else:
-            graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-    return skeleton
 
 
 def _lay_flat(model: onnx.ModelProto) -> None:

@@ -61,6 +61,23 @@ def test_every_kind_of_model_is_admitted_and_computes_the_same(make, take_in):
     assert_computes_the_same(original, admitted)
 
 
+def test_large_weights_keep_their_place(take_in):
+    original = zoo.big(megabytes=8)
+    half = helper.make_node(
+        "Constant", [], ["half"], value=numpy_helper.from_array(np.full((1024, 256), 0.5, np.float32))
+    )
+    original.graph.node.extend([half, helper.make_node("MatMul", ["y", "half"], ["z"])])
+    values = np.arange(256 * 128, dtype=np.float32)
+    original.graph.initializer.append(helper.make_tensor("w", FLOAT, [256, 128], values))  # as values, not as bytes
+    original.graph.node.append(helper.make_node("MatMul", ["z", "w"], ["out"]))
+    original.graph.output[0].CopyFrom(helper.make_tensor_value_info("out", FLOAT, ["N", 128]))
+    admitted = take_in(original)
+    onnx.checker.check_model(admitted.file, full_check=True)
+    assert [spec.name for spec in admitted.signature.inputs] == ["x"]
+    assert admitted.parameters == 2 * 1024 * 1024 + 1024 * 256 + 256 * 128
+    assert_computes_the_same(original, admitted)
+
+
 def test_the_facts_are_read_while_it_is_open(take_in):
     admitted = take_in(zoo.mlp(hidden=128, inputs=64, outputs=10))
     assert admitted.signature.inputs == (TensorSpec("x", "FP32", (-1, 64)),)

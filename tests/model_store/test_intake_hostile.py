@@ -312,6 +312,12 @@ CASES = [
          ("holds 16",)),
     Case("unknown element type", lambda: damaged(lambda m: setattr(m.graph.initializer[0], "data_type", 99)),
          ("type 99",)),
+    Case("bytes and values", lambda: damaged(lambda m: m.graph.initializer[0].float_data.extend([1.0] * 4)),
+         ("twice",)),
+    Case("two weights of one name", lambda: model([add_w()], weight(), weight()).SerializeToString(),
+         ("ONNX checker", "not unique")),
+    Case("two large weights of one name", lambda: model([helper.make_node("Gemm", ["x", "l"], ["y"])], *_large_twice())
+         .SerializeToString(), ("ONNX checker", "l")),
     Case("segment", lambda: damaged(lambda m: setattr(m.graph.initializer[0].segment, "begin", 1)), ("segments",)),
     Case("sparse 10^12", lambda: _huge_sparse(), ("too large to be written out",)),
     # Values that would exhaust the host.
@@ -357,6 +363,10 @@ CASES = [
     Case("name with a line break", lambda: GOOD().replace(b"\x0a\x01x", b"\x0a\x01\n"), ("printable",)),
     Case("name that is no UTF-8", lambda: GOOD().replace(b"\x0a\x01x", b"\x0a\x01\xff"), ("UTF-8",)),
 ]  # fmt: skip
+
+
+def _large_twice() -> list[onnx.TensorProto]:
+    return [numpy_helper.from_array(np.full((4, 10_000), value, np.float32), "l") for value in (0, 1)]
 
 
 def _floats(shape: list[int] | None) -> onnx.TypeProto:
