@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 LEASE_S = 15.0
+LOWEST_PRIORITY = 19
 PROBE_SECONDS = 300.0
 """A reference that takes longer than this to open and run a few times is no model to serve."""
 
@@ -50,18 +51,40 @@ class Lane:
     nice: int
 
 
-def run_worker(store: ModelStore, stop: threading.Event, *, lease_s: float = LEASE_S, poll_s: float = POLL_S) -> None:
-    """Work until `stop` is set. Jobs in hand are then given back at once, their children ended."""
+def run_worker(
+    store: ModelStore,
+    stop: threading.Event,
+    *,
+    lease_s: float = LEASE_S,
+    poll_s: float = POLL_S,
+    nice: int = LOWEST_PRIORITY,
+) -> None:
+    """Work until `stop` is set. Jobs in hand are then given back at once, their children ended.
+
+    `nice`: of the children that compile. An error that no lane should meet stops both and leaves here.
+    """
     name = f"{socket.gethostname()}:{os.getpid()}"
+    errors: list[Exception] = []
     sweep(store.work)
-    lanes = [
-        threading.Thread(target=_follow, args=(store, stop, lane, name, lease_s, poll_s), name=lane.kind.value)
-        for lane in LANES
-    ]
-    for lane in lanes:
-        lane.start()
-    for lane in lanes:
-        lane.join()
+
+    def follow(lane: Lane) -> None:
+        try:
+            _follow(store, stop, lane, name, lease_s, poll_s)
+        except Exception as exc:
+            errors.append(exc)
+            stop.set()
+
+    lanes = (
+        Lane(JobKind.REFERENCE, _publish_reference, nice=0),
+        Lane(JobKind.COMPILE, _compile_target, nice=nice),
+    )
+    threads = [threading.Thread(target=follow, args=(lane,), name=lane.kind.value) for lane in lanes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
 
 
 def sweep(work: Path) -> None:
@@ -112,12 +135,19 @@ def _work(store: ModelStore, job: Job, lane: Lane, stop: threading.Event, lease_
             if lease.lost:
                 log.info("job %s was cancelled, or is another's now", job.id)
             else:
-                store.catalog.release(job)
+                _give_back(store, job)
         except AWAY:
             raise  # the lease ends by itself
         except Exception as exc:
             log.exception("job %s failed in a way it should not", job.id)
-            store.catalog.release(job, error=f"{type(exc).__name__}: {exc}")
+            _give_back(store, job, error=f"{type(exc).__name__}: {exc}")
+
+
+def _give_back(store: ModelStore, job: Job, error: str | None = None) -> None:
+    try:
+        patiently(lambda: store.catalog.release(job, error))
+    except LeaseLost:
+        log.info("job %s is not ours any more", job.id)
 
 
 def _publish_reference(store: ModelStore, job: Job, isolation: Isolation) -> None:
@@ -148,9 +178,6 @@ def _publish(store: ModelStore, isolation: Isolation, variant: Variant) -> None:
     patiently(lambda: store.catalog.publish(isolation.job, variant))
     told = {"subject": variant.id, "verdict": variant.verdict.value}
     isolation.tell("publish", "done", f"{variant.id}: {variant.verdict}: {variant.reason}", told)
-
-
-LANES = (Lane(JobKind.REFERENCE, _publish_reference, nice=0), Lane(JobKind.COMPILE, _compile_target, nice=19))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
