@@ -76,6 +76,14 @@ def first_answer(client: Client, data: digits.Digits) -> None:
         time.sleep(0.05)
 
 
+def alive(pid: int) -> bool:
+    """Running, not merely waiting to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def reference(client: Client, data: digits.Digits) -> np.ndarray:
     parts = np.array_split(data.held_out.images, 25)
     return np.concatenate([client.predict(NAME, {"image": part}, variant="reference")["logits"] for part in parts])
@@ -179,10 +187,28 @@ def test_killed_runners_cost_no_wrong_answer_and_come_back(served: Served) -> No
     assert "forgeway_worker_restarts_total" in served.client.metrics()
 
 
+def test_killed_gateway_leaves_nothing_running_and_serves_again_what_was_proven(served: Served) -> None:
+    children = served.gateway.pids()
+    served.gateway.kill()
+    deadline = time.monotonic() + 10
+    while [pid for pid in children if alive(pid)]:
+        assert time.monotonic() < deadline, "children outlived the gateway"
+        time.sleep(0.05)
+    served.gateway.start()
+    first_answer(served.client, served.data)
+    version = served.client.version(NAME, served.version["version"])
+    assert version["variants"] == served.version["variants"]
+    for variant in version["variants"]:
+        if variant["verdict"] == "serving":
+            question = served.questions[0]
+            answer = served.client.predict(NAME, question, variant=variant["id"])
+            assert served.judge(0, answer) is None
+
+
 def test_stops_cleanly_and_fsck_finds_nothing(served: Served) -> None:
-    runners = served.gateway.pids()
+    children = served.gateway.pids()
     served.gateway.stop()
-    assert not [pid for pid in runners if Path(f"/proc/{pid}").exists()]
+    assert not [pid for pid in children if alive(pid)]
     command = [sys.executable, "-m", "gateway.cli", "fsck", "--data", str(served.gateway.data), "--json"]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert checked.returncode == 0, checked.stdout + checked.stderr
