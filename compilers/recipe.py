@@ -51,6 +51,7 @@ class Recipe:
 
 TIDY = (PassSpec("clean-up"), PassSpec("fold-constants"))
 FOLD = PassSpec("fold-batch-norm")
+MODERN = PassSpec("raise-opset")
 
 
 def candidates(target: str, operators: Mapping[str, int], policy: Policy) -> tuple[Recipe, ...]:
@@ -121,7 +122,7 @@ def _lossless(name: str) -> Recipe:
 def _int8(name: str, quantize: PassSpec, *, calibrated: bool, **options: Any) -> Recipe:
     return Recipe(
         name,
-        (*TIDY, FOLD, quantize),
+        (MODERN, *TIDY, FOLD, quantize),
         {"precision": "int8", **options},
         ("fusion", "int8"),
         lossless=False,

@@ -30,6 +30,7 @@ PASSES: dict[str, str] = {
     "clean-up": "compilers.passes.clean_up:CleanUp",
     "fold-constants": "compilers.passes.fold_constants:FoldConstants",
     "fold-batch-norm": "compilers.passes.fold_batch_norm:FoldBatchNorm",
+    "raise-opset": "compilers.passes.raise_opset:RaiseOpset",
     "int8-dynamic": "compilers.passes.int8_dynamic:QuantizeDynamic",
     "int8-static": "compilers.passes.int8_static:QuantizeStatic",
     "int8-nncf": "compilers.passes.int8_nncf:QuantizeNncf",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx
 import onnx_ir as ir
@@ -32,9 +32,26 @@ _SCALES_OF = {
 
 
 def need(condition: object, otherwise: str) -> None:
-    """State a pass's precondition or promise. Raises PreconditionError with the reason."""
+    """State what a pass needs. Raises PreconditionError with the reason."""
     if not condition:
         raise ir.passes.PreconditionError(otherwise)
+
+
+def need_products(model: ir.Model, kinds: Collection[str]) -> None:
+    """State a quantizer's need: operators of these kinds in float32, or a model quantized already (and left alone)."""
+    if is_quantized(model):
+        return
+    products = [node for node in model.graph.all_nodes() if node.op_type in kinds]
+    need(products, f"nothing to quantize: the model has none of {', '.join(kinds)}")
+    types = {tensor.dtype for node in products for value in node.inputs[1:2] if (tensor := constant(value)) is not None}
+    others = sorted(dtype.name for dtype in types - {ir.DataType.FLOAT})
+    need(not others, f"int8 starts from float32 weights, the model's are {', '.join(others)}")
+
+
+def promise_quantized(model: ir.Model) -> None:
+    """State a quantizer's promise. Raises PostconditionError when it left everything in float."""
+    if not is_quantized(model):
+        raise ir.passes.PostconditionError("nothing was quantized: no operator has a constant weight and a known type")
 
 
 def operators(model: ir.Model) -> frozenset[str]:
@@ -80,7 +97,7 @@ def parameters(model: onnx.ModelProto) -> int:
 
 
 def same_graph(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
-    """True when nodes and weights are the same; inferred shapes and descriptions do not count."""
+    """True when nodes, weights and opsets are the same; inferred shapes and descriptions do not count."""
     return _essence(one) == _essence(other)
 
 
@@ -107,4 +124,5 @@ def _essence(model: onnx.ModelProto) -> tuple[object, ...]:
         bare.attribute.extend(attributes)
         nodes.append(bare.SerializeToString(deterministic=True))
     weights = sorted((tensor.name, tuple(tensor.dims), tensor.data_type) for tensor in model.graph.initializer)
-    return nodes, weights
+    opsets = sorted((opset.domain, opset.version) for opset in model.opset_import)
+    return nodes, weights, opsets

@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from compilers.passes.graph import is_quantized, need, operators
+from compilers.passes.graph import is_quantized, need_products, promise_quantized
 from compilers.passes.shapes import with_shapes
 from compilers.telemetry import silence
 
@@ -26,10 +26,7 @@ class QuantizeDynamic(ir.passes.FunctionalPass):
         self.reduce_range = reduce_range
 
     def requires(self, model: ir.Model) -> None:
-        need(
-            is_quantized(model) or not operators(model).isdisjoint(KINDS),
-            f"nothing to quantize: the model has none of {', '.join(KINDS)}",
-        )
+        need_products(model, KINDS)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         if is_quantized(model):
@@ -51,4 +48,4 @@ class QuantizeDynamic(ir.passes.FunctionalPass):
         return ir.passes.PassResult(after, modified=is_quantized(after))
 
     def ensures(self, model: ir.Model) -> None:
-        need(is_quantized(model), "nothing was quantized: no MatMul, Gemm or Attention has a constant weight")
+        promise_quantized(model)

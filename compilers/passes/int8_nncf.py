@@ -15,12 +15,10 @@ import onnx_ir as ir
 
 from compilers.passes import Calibration
 from compilers.passes.calibration import feeds
-from compilers.passes.graph import attends, is_quantized, need, operators
+from compilers.passes.graph import attends, is_quantized, need_products, promise_quantized
 from compilers.telemetry import silence
 
 NEEDED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
-LEAST_OPSET = 13
-"""Per-channel Q/DQ begins here."""
 
 
 class QuantizeNncf(ir.passes.FunctionalPass):
@@ -32,12 +30,7 @@ class QuantizeNncf(ir.passes.FunctionalPass):
         self.fast_bias_correction = fast_bias_correction
 
     def requires(self, model: ir.Model) -> None:
-        opset = model.opset_imports.get("", 0)
-        need(opset >= LEAST_OPSET, f"per-channel int8 needs opset {LEAST_OPSET} or newer, the model has {opset}")
-        need(
-            is_quantized(model) or not operators(model).isdisjoint(NEEDED),
-            f"nothing to quantize: the model has none of {', '.join(NEEDED)}",
-        )
+        need_products(model, NEEDED)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         if is_quantized(model):
@@ -60,4 +53,4 @@ class QuantizeNncf(ir.passes.FunctionalPass):
         return ir.passes.PassResult(after, modified=is_quantized(after))
 
     def ensures(self, model: ir.Model) -> None:
-        need(is_quantized(model), "nothing was quantized: no operator has a constant weight")
+        promise_quantized(model)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from compilers.passes import Calibration
 from compilers.passes.calibration import feeds
-from compilers.passes.graph import attends, is_quantized, need, operators
+from compilers.passes.graph import attends, is_quantized, need_products, promise_quantized
 from compilers.passes.shapes import with_shapes
 from compilers.telemetry import silence
 
@@ -44,10 +44,7 @@ class QuantizeStatic(ir.passes.FunctionalPass):
         self.reduce_range = reduce_range
 
     def requires(self, model: ir.Model) -> None:
-        need(
-            is_quantized(model) or not operators(model).isdisjoint(NEEDED),
-            f"nothing to quantize: the model has none of {', '.join(NEEDED)}",
-        )
+        need_products(model, NEEDED)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         if is_quantized(model):
@@ -74,7 +71,7 @@ class QuantizeStatic(ir.passes.FunctionalPass):
         return ir.passes.PassResult(after, modified=is_quantized(after))
 
     def ensures(self, model: ir.Model) -> None:
-        need(is_quantized(model), "nothing was quantized: no operator has a constant weight and a known type")
+        promise_quantized(model)
 
 
 def _reader(runs: Iterator[dict[str, np.ndarray]]) -> object:

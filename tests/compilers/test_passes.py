@@ -159,11 +159,32 @@ def test_a_model_with_nothing_to_quantize_is_refused_in_words():
         run_passes(zoo.simple(), [PassSpec("int8-dynamic")])
 
 
-def test_nncf_refuses_an_opset_without_per_channel_scales():
+@pytest.mark.parametrize("quantize", ["int8-static", "int8-nncf"])
+def test_an_old_opset_is_raised_before_quantizing(quantize, tmp_path):
     model = zoo.mlp()
-    model.opset_import[0].version = 12
-    with pytest.raises(PassFailed, match="opset 13 or newer, the model has 12"):
-        run_passes(model, [PassSpec("int8-nncf")], zoo.random_inputs(model, rows=4, seed=0))
+    model.opset_import[0].version = 11
+    after = run_passes(model, [PassSpec("raise-opset"), PassSpec(quantize)], zoo.random_inputs(model, rows=8, seed=0))
+    assert after.opset_import[0].version >= 13 and "DequantizeLinear" in kinds(after)
+    outputs_of(after, zoo.random_inputs(model, rows=2, seed=1), tmp_path)
+
+
+@pytest.mark.parametrize("quantize", ["int8-dynamic", "int8-static", "int8-nncf"])
+def test_half_precision_weights_are_refused_in_words(quantize):
+    model = zoo.mlp()
+    for weight in model.graph.initializer:
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), weight.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    with pytest.raises(PassFailed, match="float32 weights, the model's are FLOAT16"):
+        run_passes(model, [PassSpec(quantize)], zoo.random_inputs(model, rows=4, seed=0))
+
+
+def test_products_without_weights_are_told_from_quantized_ones():
+    x = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4, 4]) for name in "aby"]
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["y"])], "product", x[:2], x[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(PassFailed, match="int8-dynamic: nothing was quantized"):
+        run_passes(model, [PassSpec("int8-dynamic")])
 
 
 def test_run_passes_leaves_the_model_it_was_given():

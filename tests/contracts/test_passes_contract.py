@@ -47,7 +47,15 @@ def foldable() -> onnx.ModelProto:
     return model
 
 
+def old() -> onnx.ModelProto:
+    """An MLP as an exporter of 2020 wrote it."""
+    model = zoo.mlp()
+    model.opset_import[0].version = 11
+    return model
+
+
 SUBJECTS = {
+    "raise-opset": Subject(old, zoo.mlp, 120),
     "clean-up": Subject(untidy, zoo.simple, 120),
     "fold-constants": Subject(foldable, zoo.mlp, 120),
     "fold-batch-norm": Subject(zoo.residual_cnn, zoo.mlp, 100),
