@@ -162,7 +162,9 @@ def _check_natively(model: onnx.ModelProto) -> None:
     """ONNX's own checker, with strict shape inference."""
     try:
         onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
+    except UnicodeDecodeError:  # it cannot even quote the name it complains of
+        raise InvalidModel("the model holds names that are no valid UTF-8: it is damaged") from None
+    except (ValueError, RuntimeError) as exc:  # ValidationError and InferenceError among them, but not alone
         raise InvalidModel(f"the ONNX checker refuses the model: {exc}") from None
 
 

@@ -99,6 +99,8 @@ def inline_functions(model: ModelProto) -> ModelProto:
 def check_operators(contents: Contents) -> dict[str, int]:
     """Count the operators (`Conv`, `com.microsoft.Gelu`). Raises InvalidModel for the first that is not accepted."""
     for node in contents.nodes:
+        if not (isinstance(node.domain, str) and isinstance(node.op_type, str)):
+            raise InvalidModel(f"{name_of(node)}: its operator's name is no valid UTF-8; the model is damaged")
         if node.domain != STANDARD and node.domain != CLASSICAL:
             _check_operator(node)
     names = Counter((node.domain, node.op_type) for node in contents.nodes)

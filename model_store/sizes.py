@@ -37,7 +37,7 @@ def check_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except onnx.shape_inference.InferenceError as exc:
+    except (ValueError, RuntimeError) as exc:  # InferenceError among them, but not alone
         raise InvalidModel(f"the shapes of the model contradict one another: {exc}") from None
 
 

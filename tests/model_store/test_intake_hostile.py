@@ -335,6 +335,8 @@ CASES = [
     Case("engine in a node", lambda: _runtime_node("EPContext"), ("prebuilt engine", "send the ONNX")),
     Case("unknown runtime operator", lambda: _runtime_node("FastGelus"), ("did you mean FastGelu?",)),
     Case("unknown operator", lambda: model([helper.make_node("Rellu", ["x"], ["y"])]).SerializeToString(), ("Rellu",)),
+    Case("operator that is no UTF-8", lambda: GOOD().replace(b"Relu", b"Rel\xff"), ("no valid UTF-8",)),
+    Case("value that is no UTF-8", lambda: GOOD().replace(b"\x0a\x01x\x12\x01y", b"\x0a\x01\xff\x12\x01y"), ("UTF-8",)),
     Case("opset too new", lambda: model([relu()], opset=99).SerializeToString(), ("opset 99", "7 to 26")),
     Case("opset too old", lambda: model([relu()], opset=5).SerializeToString(), ("opset 5", "7 to 26")),
     Case("ir too new", lambda: damaged(lambda m: setattr(m, "ir_version", 77)), ("IR version 77", "3 to 13")),
