@@ -44,6 +44,7 @@ class Batcher:
         self._runner_of = runner_of
         self._wake = wake
         self._lanes: OrderedDict[Lane, deque[Item]] = OrderedDict()
+        self._last: Session | None = None
         self._create_future = asyncio.get_running_loop().create_future
 
     @property
@@ -71,8 +72,7 @@ class Batcher:
         """Time the rows that wait will take, as far as it is known."""
         if not self.waiting_rows:
             return 0.0
-        session = next(iter(self.route.sessions.values()), None)
-        return self.waiting_rows * (session.row_s or 0.0) if session is not None else 0.0
+        return self.waiting_rows * (self._last.row_s or 0.0) if self._last is not None else 0.0
 
     def dispatch(self) -> bool:
         """Send one batch if there is one and a runner has a slot for it."""
@@ -87,6 +87,7 @@ class Batcher:
             if choice is None or runner is None or not runner.has_free_slot:
                 continue
             if items := self._gather(waiting, runner.slot_bytes):
+                self._last = choice.session
                 runner.dispatch(Batch(self, items, choice))
             if waiting:
                 self._lanes.move_to_end(lane)

@@ -66,6 +66,7 @@ class RunnerProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *args, "--control", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
+                stdout=2,  # what runtimes print is log, and ours says one thing only on stdout
                 pass_fds=(theirs.fileno(), *fds),
                 env=child_environment(),
                 start_new_session=True,  # a Ctrl-C at the terminal drains the gateway; it must not shoot its runners

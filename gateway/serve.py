@@ -33,6 +33,7 @@ class Call(msgspec.Struct, gc=False):
     inputs: Sequence[tuple[str, Tensor]]
     id: str = ""
     timeout_s: float | None = None
+    """Counted from `decoded_ns`: how long a body takes to arrive is the server's business."""
     pin: str | None = None
     received_ns: int = 0
     decoded_ns: int = 0
@@ -102,9 +103,9 @@ class Serving:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        for batcher in self.batchers.values():
-            batcher.fail_all(Draining())
         await self.runners.close()
+        for batcher in self.batchers.values():  # also what the end of a runner put back
+            batcher.fail_all(Draining())
 
 
 async def infer(serving: Serving, call: Call) -> Result:
@@ -122,7 +123,7 @@ async def infer(serving: Serving, call: Call) -> Result:
         if batcher.waiting_rows and (wait_s := batcher.expected_wait_s()) > remaining_s:
             text = f"Exceeds maximum queue size: the queue takes {wait_s:.1f} s, the deadline is in {remaining_s:.1f} s"
             raise Overloaded(text, "deadline", wait_s - remaining_s)
-        deadline_ns = call.received_ns + int(remaining_s * 1e9)
+        deadline_ns = call.decoded_ns + int(remaining_s * 1e9)
         answer = await batcher.submit(checked, deadline_ns, call.pin, call.gone)
         return Result(route, answer, checked.rows, time.monotonic_ns())
     finally:
