@@ -36,6 +36,8 @@ __all__ = [
 ]  # fmt: skip
 
 _STDERR_TAIL, _LINE = 8_000, 1 << 16
+_OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "annot allocate memory", "emory allocation")
+"""How Python, C++, libc and OpenBLAS say it."""
 _SECRETS = ("SECRET", "TOKEN", "PASSW", "CREDENTIAL", "_KEY", "DATABASE_URL", "PGSERVICE")
 
 
@@ -180,7 +182,7 @@ def _wait(child: subprocess.Popen[bytes], timeout: float) -> resource.struct_rus
 def _cause(returncode: int, stderr: str) -> str:
     if returncode == 0:
         return "ok"
-    if "MemoryError" in stderr or "bad_alloc" in stderr:
+    if any(words in stderr for words in _OUT_OF_MEMORY):
         return "memory"
     return signal.Signals(-returncode).name if returncode < 0 else "error"
 
