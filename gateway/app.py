@@ -23,6 +23,7 @@ from compilers.targets import UnknownTarget
 from gateway import uploads
 from gateway.accounts import Accounts
 from gateway.auth import Keyring, is_loopback
+from gateway.bodies import BoundedBodies
 from gateway.children import Child
 from gateway.door import Door
 from gateway.errors import APPLICATION_JSON, GatewayError, error_body, status_of, text_of
@@ -39,6 +40,8 @@ from model_store.policy import InvalidPolicy
 from model_store.store import ModelStore
 
 ROUTERS = (predictions, models, versions, aliases, jobs, targets, v2, metrics)
+
+_LOOK_S, _IMPATIENT_S = 0.01, 10.0
 
 
 class StartRefused(Exception):
@@ -103,6 +106,7 @@ def build_app(gateway: Gateway) -> Door:
         responses={"default": {"description": "what went wrong", "content": {APPLICATION_JSON: {"schema": _ERROR}}}},
     )
     api.state.gateway = gateway
+    api.add_middleware(BoundedBodies)
     for module in ROUTERS:
         api.include_router(module.router)
     for kind in (GatewayError, StoreError, InvalidPolicy, UnknownTarget):
@@ -164,8 +168,13 @@ def _drain(gateway: Gateway) -> None:
 
 async def _announce(gateway: Gateway, url: str) -> None:
     """Say that the gateway answers, once it does: one line on stdout, for people and for scripts that wait."""
-    while not gateway.serving.ready()[0]:  # noqa: ASYNC110 - readiness is a question, not an event
-        await asyncio.sleep(0.01)
+    waited = 0.0
+    while not gateway.serving.ready()[0]:
+        await asyncio.sleep(_LOOK_S)
+        waited += _LOOK_S
+        if waited >= _IMPATIENT_S:
+            event(logging.WARNING, "not ready yet", reason=gateway.serving.ready()[1])
+            waited = 0.0
     print(f"forgeway is ready at {url}", flush=True)  # noqa: T201 - the one line that `serve` says
     if gateway.settings.grpc_port:
         event(logging.INFO, "gRPC is not served yet", grpc_port=gateway.settings.grpc_port)

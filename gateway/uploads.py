@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import errno
 import fcntl
 import os
 import shutil
@@ -28,7 +29,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 from starlette.requests import ClientDisconnect, Request
 
-from gateway.errors import BadRequest, TooLarge
+from gateway.errors import BadRequest, GatewayError, TooLarge
 
 _BATCH = 1 << 20
 POLICY_BYTES = 64 * 1024
@@ -98,6 +99,10 @@ async def _drain(request: Request, sink: _Raw | _Multipart, max_bytes: int) -> N
                 await asyncio.to_thread(sink.feed, full)
         if batch:
             await asyncio.to_thread(sink.feed, bytes(batch))
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise GatewayError("the disk of this gateway is full: nothing was kept") from exc
+        raise
     except ClientDisconnect:
         raise BadRequest("the upload was cut off: send it again, whole") from None
 

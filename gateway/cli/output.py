@@ -16,6 +16,7 @@ import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Url = Annotated[str | None, typer.Option("--url", envvar="FORGEWAY_URL", help="Gateway to ask.")]
@@ -43,11 +44,11 @@ def document(value: Any) -> None:
 
 def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; columns whose name begins with > are aligned right."""
-    drawn = Table(title=title, title_justify="left", header_style="bold")
+    drawn = Table(title=None if title is None else Text(title), title_justify="left", header_style="bold")
     for column in columns:
         drawn.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))  # Text: "[x]" is no markup here
     people().print(drawn)
 
 

@@ -219,7 +219,7 @@ def newest(client: Client, name: str) -> str:
 
 def print_version(facts: dict[str, Any]) -> None:
     """One version for people."""
-    say(f"{facts['name']} version {facts['version']}: {facts['status']} {facts['reason']}".rstrip())
+    title = f"{facts['name']} version {facts['version']}: {facts['status']} {facts['reason']}".rstrip()
     tensors = [
         (
             direction,
@@ -230,7 +230,7 @@ def print_version(facts: dict[str, Any]) -> None:
         for direction in ("inputs", "outputs")
         for spec in facts["signature"][direction]
     ]
-    table(None, ["", "name", "datatype", "shape"], [(row[0][:-1], *row[1:]) for row in tensors])
+    table(title, ["", "name", "datatype", "shape"], [(row[0][:-1], *row[1:]) for row in tensors])
     table(
         None, ["variant", "verdict", ">size", ">rows", ">p50", ">speed-up", ">SQNR", ">top-1", "reason"], _rows(facts)
     )

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-
 from typer.testing import CliRunner, Result
 
 from gateway.cli.commands import app

@@ -239,6 +239,13 @@ def test_mistakes_are_answered_in_words(
     assert words in answer.json()["error"]
 
 
+def test_a_management_body_is_bounded(http: httpx.Client, digest: dict[str, Any]) -> None:
+    huge = {"version": "1" * (2 << 20)}
+    answer = http.put("/v1/models/small/aliases/huge", json=huge)
+    assert (answer.status_code, answer.headers["content-type"]) == (413, "application/json")
+    assert list(answer.json()) == ["error"]
+
+
 def test_v2_health_and_metadata(http: httpx.Client, digest: dict[str, Any]) -> None:
     assert http.get("/v2/health/live").json() == {"live": True}
     assert http.get("/v2/health/ready").json() == {"ready": True, "live": True}
