@@ -95,5 +95,5 @@ def source_digest(name: str) -> str:
     """sha256 of the pass's source and of what all passes share, so that editing one invalidates what it made."""
     folder = Path(__file__).parent
     own = folder / f"{import_string(name).partition(':')[0].rpartition('.')[2]}.py"
-    sources = [own, *(folder / shared for shared in ("calibration.py", "graph.py", "shapes.py"))]
+    sources = [own, *(folder / shared for shared in ("calibration.py", "graph.py", "kinds.py", "shapes.py"))]
     return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()

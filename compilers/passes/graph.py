@@ -8,12 +8,7 @@ from collections.abc import Collection, Iterator
 import onnx
 import onnx_ir as ir
 
-_INTEGER_KERNELS = frozenset(
-    {
-        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger", "QLinearConv",
-        "QLinearMatMul", "QGemm", "QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulNBits",
-    }
-)  # fmt: skip
+from compilers.passes import kinds
 
 _WEIGHT_TYPES = frozenset(
     {
@@ -37,12 +32,12 @@ def need(condition: object, otherwise: str) -> None:
         raise ir.passes.PreconditionError(otherwise)
 
 
-def need_products(model: ir.Model, kinds: Collection[str]) -> None:
+def need_products(model: ir.Model, among: Collection[str]) -> None:
     """State a quantizer's need: operators of these kinds in float32, or a model quantized already (and left alone)."""
     if is_quantized(model):
         return
-    products = [node for node in model.graph.all_nodes() if node.op_type in kinds]
-    need(products, f"nothing to quantize: the model has none of {', '.join(kinds)}")
+    products = [node for node in model.graph.all_nodes() if node.op_type in among]
+    need(products, f"nothing to quantize: the model has none of {', '.join(among)}")
     types = {tensor.dtype for node in products for value in node.inputs[1:2] if (tensor := constant(value)) is not None}
     others = sorted(dtype.name for dtype in types - {ir.DataType.FLOAT})
     need(not others, f"int8 starts from float32 weights, the model's are {', '.join(others)}")
@@ -60,15 +55,11 @@ def operators(model: ir.Model) -> frozenset[str]:
 
 
 def is_quantized(model: ir.Model) -> bool:
-    """True when the model holds integer kernels or Q/DQ already: quantizing it again would compound the errors."""
-    return not _INTEGER_KERNELS.isdisjoint(operators(model))
+    return kinds.quantized(operators(model))
 
 
 def attends(model: ir.Model) -> bool:
-    """True when the model is a transformer: a Softmax among MatMuls with layer normalisation, or a fused attention."""
-    kinds = operators(model)
-    normalised = not kinds.isdisjoint({"LayerNormalization", "SkipLayerNormalization", "ReduceMean"})
-    return not kinds.isdisjoint({"Attention", "MultiHeadAttention"}) or ({"Softmax", "MatMul"} <= kinds and normalised)
+    return kinds.attend(operators(model))
 
 
 def constant(value: ir.Value | None) -> ir.TensorProtocol | None:

@@ -23,8 +23,12 @@ def test_a_convolutional_model_is_never_quantized_dynamically():
     assert names("ort-cpu", CNN) == ["graph-opt", "int8-static"]
 
 
-def test_a_transformer_is_tried_dynamically_first():
-    assert names("ort-cpu", TRANSFORMER) == ["graph-opt", "int8-dynamic", "int8-static"]
+def test_a_transformer_is_quantized_dynamically_on_onnxruntime():
+    assert names("ort-cpu", TRANSFORMER) == ["graph-opt", "int8-dynamic"]
+
+
+def test_a_perceptron_is_quantized_both_ways():
+    assert names("ort-cpu", {"MatMul": 3, "Relu": 2, "Softmax": 1}) == ["graph-opt", "int8-dynamic", "int8-static"]
 
 
 def test_openvino_is_tried_in_every_precision_the_cpu_has(monkeypatch):
