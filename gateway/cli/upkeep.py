@@ -57,13 +57,17 @@ def check(
                 "blobs": report.blobs,
                 "rows": report.rows,
                 "removed": report.removed,
+                "unreferenced": report.unreferenced,
             }
         )
     else:
         for problem in report.problems:
             say(problem)
         say(f"{report.blobs} blobs and {report.rows} rows checked; {len(report.problems)} problems")
-        say(f"{report.removed} blobs removed")
+        if repair:
+            say(f"{report.removed} leftovers removed")
+        elif report.unreferenced:
+            say(f"{report.unreferenced} blobs are named by nothing; `forgeway fsck --repair` removes them")
     if report.problems:
         raise typer.Exit(FAILURE)
 
