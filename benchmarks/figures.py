@@ -22,12 +22,12 @@ class Figures:
 
     @classmethod
     def of(
-        cls, seconds: Sequence[float], took_s: float, errors: int = 0, variants: Mapping[str, int] | None = None
+        cls, seconds: Sequence[float], rate: float, errors: int = 0, variants: Mapping[str, int] | None = None
     ) -> Figures:
         if len(seconds) < 2:
-            raise ValueError(f"{len(seconds)} answers in {took_s:.1f} s: too few to say anything; measure for longer")
+            raise ValueError(f"{len(seconds)} answers are too few to say anything; measure for longer")
         cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-        return cls(len(seconds) / took_s, cuts[49], cuts[89], cuts[98], len(seconds), errors, variants or {})
+        return cls(rate, cuts[49], cuts[89], cuts[98], len(seconds), errors, variants or {})
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

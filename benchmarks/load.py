@@ -10,6 +10,8 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -18,13 +20,23 @@ import uvloop
 from benchmarks.figures import Figures
 
 WARM_UP_S = 0.4
+LEAST_ROUNDS = 4
+PATIENCE_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """When it was complete (perf_counter) and how long it took, in seconds."""
+
+    at: float
+    seconds: float
 
 
 class Connection(asyncio.Protocol):
     """Sends `request`, waits for the whole answer, notes the seconds, sends again until told to stop."""
 
-    def __init__(self, request: bytes, seconds: list[float]) -> None:
-        self.request, self.seconds = request, seconds
+    def __init__(self, request: bytes, answers: list[Answer]) -> None:
+        self.request, self.answers = request, answers
         self.variants: dict[str, int] = {}
         self.errors = 0
         self.stopping = False
@@ -48,7 +60,8 @@ class Connection(asyncio.Protocol):
             self._wanted = end + 4 + self._read_head(bytes(self._buffer[:end]))
         if len(self._buffer) < self._wanted:
             return
-        self.seconds.append(time.perf_counter() - self._sent)
+        now = time.perf_counter()
+        self.answers.append(Answer(now, now - self._sent))
         self._buffer, self._wanted = bytearray(), 0
         if self.stopping:
             self._transport.close()
@@ -71,17 +84,17 @@ class Connection(asyncio.Protocol):
 
 
 async def run(port: int, connections: int, seconds: float, request: bytes) -> Figures:
+    """Measure for `seconds`, longer for slow models: until every connection had `LEAST_ROUNDS` answers."""
     loop = asyncio.get_running_loop()
-    times: list[float] = []
+    answers: list[Answer] = []
     made = [
-        (await loop.create_connection(lambda: Connection(request, times), "127.0.0.1", port))[1]
+        (await loop.create_connection(lambda: Connection(request, answers), "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
-    await asyncio.sleep(WARM_UP_S)
-    times.clear()
-    started = time.perf_counter()
-    await asyncio.sleep(seconds)
-    measured, took = list(times), time.perf_counter() - started
+    await _until(answers, connections, WARM_UP_S)
+    answers.clear()
+    await _until(answers, LEAST_ROUNDS * connections + 1, seconds)
+    measured = list(answers)
     for connection in made:
         connection.stopping = True
     await asyncio.wait_for(asyncio.gather(*(connection.closed for connection in made)), 60)
@@ -89,7 +102,27 @@ async def run(port: int, connections: int, seconds: float, request: bytes) -> Fi
     for connection in made:
         for name, count in connection.variants.items():
             variants[name] = variants.get(name, 0) + count
-    return Figures.of(measured, took, errors=sum(c.errors for c in made), variants=variants)
+    return Figures.of(
+        [answer.seconds for answer in measured],
+        rate([answer.at for answer in measured], connections),
+        errors=sum(connection.errors for connection in made),
+        variants=variants,
+    )
+
+
+def rate(moments: Sequence[float], connections: int) -> float:
+    """Answers a second. Batched answers come in waves, so a whole number of answers a connection is counted."""
+    counted = (len(moments) - 1) // connections * connections
+    return counted / (moments[counted] - moments[0])
+
+
+async def _until(answers: list[Answer], count: int, seconds: float) -> None:
+    started = time.perf_counter()
+    await asyncio.sleep(seconds)
+    while len(answers) < count:
+        if time.perf_counter() - started > PATIENCE_S:
+            raise TimeoutError(f"only {len(answers)} of {count} answers in {PATIENCE_S:g} s")
+        await asyncio.sleep(0.02)
 
 
 def main() -> None:

@@ -54,6 +54,13 @@ def test_load_counts_answers_and_sees_refusals(status: int, errors: bool, monkey
     assert 0 < figures.p50_s <= figures.p99_s < 0.2
 
 
+@pytest.mark.parametrize("first", range(4))
+def test_rate_of_answers_that_come_in_waves_counts_whole_waves(first: int) -> None:
+    """Four connections answered together every 0.1 s are 40 answers a second, wherever the window begins."""
+    moments = [0.1 * wave + 0.001 * place for wave in range(6) for place in range(4)]
+    assert load.rate(moments[first:], 4) == pytest.approx(40, rel=1e-6)
+
+
 def test_ratios_are_taken_round_by_round() -> None:
     def at(rate: float) -> Figures:
         return Figures(rate, 1 / rate, 1 / rate, 1 / rate, 100)
@@ -65,7 +72,7 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 def test_too_few_answers_are_not_figures() -> None:
     with pytest.raises(ValueError, match="too few"):
-        Figures.of([0.1], took_s=1.0)
+        Figures.of([0.1], rate=1.0)
 
 
 def test_resnet50_has_fitted_statistics_so_its_activations_stay_sane() -> None:
