@@ -18,7 +18,7 @@ demo: install        ## start, register a real model, compile it, predict, scrap
 	$(BIN)/forgeway demo
 
 test: install        ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install        ## style, types, import directions, Dockerfile
 	$(BIN)/ruff check .

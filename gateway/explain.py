@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.health import Health, Subject
-from gateway.ranking import HYSTERESIS, VersionRoute, may_answer, nearest, speedup
+from gateway.ranking import HYSTERESIS, VersionRoute, may_answer, speedup, timing_in
 from gateway.runner import Session
-from model_store.entities import REFERENCE, Timing, Variant
+from model_store.entities import REFERENCE, Variant
 
 
 def explain(route: VersionRoute, health: Health, rows: int) -> dict[str, Any]:
@@ -51,6 +51,8 @@ def _why(route: VersionRoute, health: Health, bucket: int, chosen: str | None) -
         return f"{chosen} is the only variant that may serve: {words}{beside}"
     second = max(ranked[1:], key=lambda variant: speedup(route.variants[variant], bucket))
     rival = speedup(route.variants[second], bucket)
+    if chosen == REFERENCE and rival > HYSTERESIS:
+        return f"{chosen} stays ({words}): no variant is proven faster at {bucket} rows; {second} measured {rival:.2f}x"
     if rival > speedup(route.variants[chosen], bucket):
         margin = f"{(HYSTERESIS - 1) * 100:.0f} %"
         return f"{chosen} keeps its place ({words}): {second} is less than {margin} faster at {rival:.2f}x"
@@ -60,7 +62,7 @@ def _why(route: VersionRoute, health: Health, bucket: int, chosen: str | None) -
 def _evidence(variant: Variant, bucket: int) -> str:
     if variant.id == REFERENCE:
         return "the uploaded model itself, 1.00x by definition"
-    timing = _timing(variant, bucket)
+    timing = timing_in(variant, bucket)
     if timing is None:
         return "not measured"
     words = (
@@ -75,7 +77,7 @@ def _evidence(variant: Variant, bucket: int) -> str:
 
 
 def _row(route: VersionRoute, health: Health, variant: Variant, bucket: int) -> dict[str, Any]:
-    timing = _timing(variant, bucket)
+    timing = timing_in(variant, bucket)
     session = route.sessions.get(variant.id)
     return {
         "variant": variant.id,
@@ -99,10 +101,3 @@ def _state(route: VersionRoute, health: Health, variant: str) -> str:
     if session is None:
         return "not loaded" if words == "healthy" else words
     return words if session.ready or words.startswith("quarantined") else "its runner is starting"
-
-
-def _timing(variant: Variant, bucket: int) -> Timing | None:
-    if variant.evidence is None or not variant.evidence.timings:
-        return None
-    by_rows = {timing.rows: timing for timing in variant.evidence.timings}
-    return by_rows[nearest(tuple(sorted(by_rows)), bucket)]

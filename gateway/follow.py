@@ -126,7 +126,7 @@ class Follower:
         refused = {variant.id: text for variant in variants if (text := self._openings.refused(variant)) is not None}
         able = [variant for variant in variants if variant.id not in refused]
         unproven = bool(version.policy.get("serve_unproven", False))
-        buckets, ranked = rank(able, unproven, self._before(version))
+        buckets, ranked = rank(able, unproven, self._before(version), version.policy.get("objective", "latency"))
         route = VersionRoute(
             version.name, version.version, version.signature, by_id, buckets, ranked, unproven, refused
         )  # fmt: skip

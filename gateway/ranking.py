@@ -1,8 +1,10 @@
 """Which variant of one version answers: ranked by evidence, chosen among those that are open and healthy.
 
-For every bucket of rows that was measured, the proven variants are ranked by their measured speed-up over the
-reference (1.0 by definition); the incumbent keeps its place unless another is more than 3 % faster, so that noise moves
-nobody. A batch is answered by the best variant that is open and healthy right now.
+For every bucket of rows that was measured, the variants *proven* faster than the reference in that bucket (the lower
+end of the interval says so) come first, then the reference, then the rest: what won elsewhere is never slower here. The
+policy's objective orders those that are proven: by speed-up in the bucket (latency), by speed-up in the largest bucket
+(throughput), or by bytes (size). The incumbent keeps its place unless another is more than 3 % faster, so that noise
+moves nobody. A batch is answered by the best variant that is open and healthy right now.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import NamedTuple
 
 from gateway.errors import BadRequest
 from gateway.runner import Session
-from model_store.entities import REFERENCE, Signature, Variant, Verdict
+from model_store.entities import REFERENCE, Signature, Timing, Variant, Verdict
 
 HYSTERESIS = 1.03
 DEFAULT_MAX_ROWS = 64
@@ -100,23 +102,47 @@ class VersionRoute:
 
 
 def rank(
-    variants: Iterable[Variant], serve_unproven: bool, before: VersionRoute | None = None
+    variants: Iterable[Variant],
+    serve_unproven: bool,
+    before: VersionRoute | None = None,
+    objective: str = "latency",
 ) -> tuple[tuple[int, ...], dict[int, tuple[str, ...]]]:
     """(buckets, ranking per bucket). `before` holds the incumbents. Source of the rule: DESIGN section 6."""
-    able = [variant for variant in variants if may_answer(variant, serve_unproven)]
-    buckets = tuple(sorted({t.rows for v in able if v.evidence for t in v.evidence.timings})) or (1,)
+    able = {variant.id: variant for variant in variants if may_answer(variant, serve_unproven)}
+    buckets = tuple(sorted({t.rows for v in able.values() if v.evidence for t in v.evidence.timings})) or (1,)
     ranked: dict[int, tuple[str, ...]] = {}
     for bucket in buckets:
-        speed = {v.id: speedup(v, bucket) for v in able}
-        order = sorted(speed, key=lambda variant: (-speed[variant], variant != REFERENCE, variant))
+        merit = {name: (_standing(v, bucket), _merit(v, bucket, buckets[-1], objective)) for name, v in able.items()}
+        order = sorted(merit, key=lambda name: (*(-part for part in merit[name]), name))
         incumbent = REFERENCE
         if before is not None and (old := before.ranked.get(nearest(before.buckets, bucket))):
-            incumbent = old[0] if old[0] in speed else REFERENCE
-        if order and incumbent in speed and speed[order[0]] <= HYSTERESIS * speed[incumbent]:
+            incumbent = old[0] if old[0] in merit else REFERENCE
+        if order and incumbent in merit and not _displaces(merit[order[0]], merit[incumbent]):
             order.remove(incumbent)
             order.insert(0, incumbent)
         ranked[bucket] = tuple(order)
     return buckets, ranked
+
+
+def _standing(variant: Variant, bucket: int) -> int:
+    """2: proven faster than the reference in this bucket; 1: the reference; 0: not proven here."""
+    if variant.id == REFERENCE:
+        return 1
+    timing = timing_in(variant, bucket)
+    return 2 if timing is not None and timing.speedup_lower > 1.0 else 0
+
+
+def _merit(variant: Variant, bucket: int, largest: int, objective: str) -> float:
+    if objective == "size":
+        return 1 / max(1, variant.size_bytes)
+    return speedup(variant, largest if objective == "throughput" else bucket)
+
+
+def _displaces(best: tuple[int, float], incumbent: tuple[int, float]) -> bool:
+    """Whether the best takes the incumbent's place; both are (standing, merit)."""
+    if incumbent[0] == 0:
+        return best[0] > 0
+    return best[1] > HYSTERESIS * incumbent[1] if best[0] == incumbent[0] else best[0] > incumbent[0]
 
 
 def may_answer(variant: Variant, serve_unproven: bool) -> bool:
@@ -128,9 +154,15 @@ def may_answer(variant: Variant, serve_unproven: bool) -> bool:
 
 def speedup(variant: Variant, bucket: int) -> float:
     """Measured speed-up over the reference in the bucket (or the nearest one measured); 1.0 without a figure."""
-    if variant.id == REFERENCE or variant.evidence is None or not variant.evidence.timings:
-        return 1.0
-    by_rows = {timing.rows: timing.speedup for timing in variant.evidence.timings}
+    timing = timing_in(variant, bucket)
+    return 1.0 if variant.id == REFERENCE or timing is None else timing.speedup
+
+
+def timing_in(variant: Variant, bucket: int) -> Timing | None:
+    """What was measured in the bucket, or in the nearest one measured."""
+    if variant.evidence is None or not variant.evidence.timings:
+        return None
+    by_rows = {timing.rows: timing for timing in variant.evidence.timings}
     return by_rows[nearest(tuple(sorted(by_rows)), bucket)]
 
 

@@ -35,7 +35,8 @@ def numpy_dtype(datatype: str) -> np.dtype:
     if datatype == "BF16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        brain: np.dtype = np.dtype(ml_dtypes.bfloat16)
+        return brain
     return NUMPY[datatype]
 
 

@@ -117,7 +117,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """Built bytes of one variant: file name -> blob. `options` are the target's own (precision, ...), explicit always."""
+    """Built bytes of a variant: file name -> blob. `options` are the target's own (precision, ...), always explicit."""
 
     files: Mapping[str, Digest]
     options: Mapping[str, Any]

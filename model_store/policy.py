@@ -45,6 +45,8 @@ class Policy(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     objective: Literal["latency", "throughput", "size"] = "latency"
+    """What decides among variants proven faster than the reference: speed-up for the rows of a batch, speed-up at the
+    most rows measured, or bytes."""
     targets: tuple[str, ...] | None = None
     techniques: tuple[Technique, ...] | None = None
     gate: Gate = Gate()

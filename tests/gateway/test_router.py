@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.errors import BadRequest, NotFound, NotReady
+from gateway.explain import explain
 from gateway.health import Health, Subject
 from gateway.ranking import VersionRoute, nearest, rank
 from gateway.router import ModelRoutes, RouteTable
@@ -37,11 +40,30 @@ def usable(name, session):
 def test_the_fastest_proven_variant_of_each_bucket_answers():
     made = route(variant("m", "int8", {1: 0.7, 8: 3.0}), variant("m", "f32", {1: 1.2, 8: 1.1}))
     assert made.buckets == (1, 8)
-    assert made.ranked[1] == ("f32", "reference", "int8")
+    assert made.ranked[1] == ("f32", "reference", "int8")  # what is not proven here stands behind the reference
     assert made.ranked[8] == ("int8", "f32", "reference")
     assert made.wanted == ("reference", "f32", "int8")
     assert made.pick(1, usable).variant == "f32"
     assert made.pick(16, usable).variant == "int8"
+
+
+def test_a_variant_answers_only_the_rows_it_is_proven_faster_for():
+    shaky = variant("m", "shaky", {1: 1.3, 8: 3.0})
+    first, second = shaky.evidence.timings
+    timings = (replace(first, speedup_lower=0.9), second)
+    made = route(replace(shaky, evidence=replace(shaky.evidence, timings=timings)))
+    assert made.ranked == {1: ("reference", "shaky"), 8: ("shaky", "reference")}
+    assert "no variant is proven faster" in explain(made, Health(), 1)["why"]
+
+
+@pytest.mark.parametrize(("objective", "best"), [("latency", "quick"), ("throughput", "wide"), ("size", "small")])
+def test_the_objective_decides_among_what_is_proven(objective, best):
+    sizes = {"quick": 200, "wide": 300, "small": 20, "tiny-but-slow": 10}
+    speeds = {"quick": (3.0, 2.0), "wide": (2.0, 4.0), "small": (1.5, 1.5), "tiny-but-slow": (0.5, 0.5)}
+    able = [variant("m")]
+    for name, (one, eight) in speeds.items():
+        able.append(replace(variant("m", name, {1: one, 8: eight}), size_bytes=sizes[name]))
+    assert rank(able, False, None, objective)[1][1][0] == best
 
 
 @pytest.mark.parametrize(("rows", "bucket"), [(0, 1), (1, 1), (2, 1), (3, 8), (15, 8), (17, 32), (500, 32)])
