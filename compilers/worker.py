@@ -36,6 +36,7 @@ from model_store.store import ModelStore
 log = logging.getLogger(__name__)
 
 POLL_S = 0.05
+ASK_ANYWAY_S = 0.5
 LEASE_S = 15.0
 LOWEST_PRIORITY = 19
 PROBE_SECONDS = 300.0
@@ -100,19 +101,22 @@ def _folder_prefix(pid: int | str) -> str:
 
 
 def _follow(store: ModelStore, stop: threading.Event, lane: Lane, worker: str, lease_s: float, poll_s: float) -> None:
-    pause = poll_s
-    while not stop.is_set():
+    """Claim and work. Between claims only the catalog's sequence is read, so that idle lanes cost next to nothing."""
+    seen, asked, pause = -1, 0.0, poll_s
+    while not stop.wait(pause):
         try:
+            pause, newest, now = poll_s, store.catalog.sequence(), time.monotonic()
+            # A lease that ends changes no row: so now and then the question is asked without a cause.
+            if newest == seen and now - asked < ASK_ANYWAY_S:
+                continue
+            seen, asked = newest, now
             job = store.catalog.claim(worker, [lane.kind], lease_s)
             if job is not None:
+                seen, pause = -1, 0.0  # there may be more
                 _work(store, job, lane, stop, lease_s)
-            pause = poll_s
         except AWAY as exc:
-            pause = min(2 * pause, 5.0)
+            seen, pause = -1, min(2 * max(pause, poll_s), 5.0)
             log.warning("%s lane: the catalog does not answer, trying again in %.1f s: %s", lane.kind, pause, exc.orig)
-            job = None
-        if job is None:
-            stop.wait(pause)
 
 
 def _work(store: ModelStore, job: Job, lane: Lane, stop: threading.Event, lease_s: float) -> None:
