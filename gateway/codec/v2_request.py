@@ -110,12 +110,13 @@ def decode(body: bytes, header_length: int | None, model: str) -> Request:
 
 def check_header_length(value: bytes, body_bytes: int) -> int:
     """The number in `Inference-Header-Content-Length`. Raises BadRequest, Unsupported."""
-    if not value.isdigit() or int(value) > body_bytes:
+    size = int(value) if value.isdigit() else -1
+    if not 0 <= size <= body_bytes:
         text = value.decode("latin-1")[:40]
         raise BadRequest(f"inference header size should be in range (0, {body_bytes}), got: {text}")
-    if int(value) == 0 and body_bytes:
+    if size == 0 and body_bytes:
         raise Unsupported("raw binary requests (inference header size 0) are not supported; send a JSON header")
-    return int(value)
+    return size
 
 
 def _header(text: bytes) -> Header:
