@@ -16,8 +16,9 @@ import numpy as np
 
 from benchmarks.figures import Figures
 from benchmarks.models import Subject
-from gateway.client import Client, ClientError
+from gateway.client import Client
 from gateway.client.tensors import LENGTH_HEADER, encode
+from gateway.demo.asking import first_answer
 from gateway.demo.process import GatewayProcess, free_port
 from model_store.entities import REFERENCE, Variant
 from model_store.store import ModelStore
@@ -81,13 +82,7 @@ def compile_subject(client: Client, subject: Subject, folder: Path, say: Say) ->
     say(f"{subject.name}: compiling")
     started = time.monotonic()
     version = client.register(subject.name, model, samples=samples, policy=subject.policy)["version"]
-    while True:
-        try:
-            client.predict(subject.name, subject.row)
-            break
-        except ClientError as exc:
-            if exc.status not in (404, 503):
-                raise
+    first_answer(client.url, subject.name, subject.row)
     first_answer_s = time.monotonic() - started
     facts = client.wait(subject.name, version)
     took = time.monotonic() - started

@@ -83,6 +83,19 @@ class Asking:
             thread.join(timeout=60)
 
 
+def first_answer(url: str, model: str, inputs: Inputs, patience_s: float = 90.0) -> str | None:
+    """Ask a model that was just registered until it answers, without the client's pauses; the variant that did."""
+    deadline = time.monotonic() + patience_s
+    with Client(url, retry=Retry(attempts=1)) as client:
+        while True:
+            try:
+                return client.predict(model, inputs).variant
+            except ClientError as exc:
+                if exc.status != 503 or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
+
+
 def near(expected: Sequence[Mapping[str, np.ndarray]], cosine: float = 0.95) -> Judge:
     """Judges an answer right when every output points where the expected one does: another row's answer does not."""
 

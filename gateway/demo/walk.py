@@ -21,7 +21,7 @@ from rich.console import Console
 from gateway.client import Client, ClientError
 from gateway.client.events import Event
 from gateway.demo import digits, report
-from gateway.demo.asking import Account, Asking, near
+from gateway.demo.asking import Account, Asking, first_answer, near
 from gateway.demo.process import GatewayFailed, GatewayProcess
 
 NAME = "digits"
@@ -69,7 +69,7 @@ def register(client: Client, samples: Path, out: Console) -> str:
     registered = client.register(NAME, digits.MODEL, samples=samples)
     version: str = registered["version"]
     image = np.zeros((1, 1, digits.SIDE, digits.SIDE), np.float32)
-    answer = first_answer(client, image, patience_s=30)
+    answer = first_answer(client.url, NAME, {"image": image})
     seconds = time.monotonic() - started
     facts = client.version(NAME, version)
     report.section(out, "2. A registered model")
@@ -79,18 +79,6 @@ def register(client: Client, samples: Path, out: Console) -> str:
             report.line(out, f"  {kind[:-1]} {spec['name']} {spec['datatype']} {spec['shape']}")
     report.line(out, f"first answer {seconds:.2f} s after the upload began, from variant {answer!r}")
     return version
-
-
-def first_answer(client: Client, image: np.ndarray, patience_s: float) -> str | None:
-    """Ask until the reference is loaded; the variant that answered."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            return client.predict(NAME, {"image": image}).variant
-        except ClientError as exc:
-            if exc.status not in (404, 503) or time.monotonic() > deadline:
-                raise
-        time.sleep(0.02)
 
 
 def compile_while_asked(

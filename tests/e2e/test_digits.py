@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.client import Client, ClientError
+from gateway.client import Client
 from gateway.demo import digits
-from gateway.demo.asking import Account, Asking, Judge, near
+from gateway.demo.asking import Account, Asking, Judge, first_answer, near
 from gateway.demo.process import RUNNER, GatewayProcess
 
 pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.timeout(400)]
@@ -52,7 +52,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     try:
         with Client(gateway.url, timeout=60) as client:
             number = client.register(NAME, digits.MODEL, samples=samples, policy=POLICY)["version"]
-            first_answer(client, data)
+            first_answer(client.url, NAME, {"image": data.held_out.images[:1]})
             expected = reference(client, data)
             questions = [{"image": image[None]} for image in data.held_out.images]
             judge = near([{"logits": row[None]} for row in expected])
@@ -62,18 +62,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             yield Served(gateway, client, data, version, account, questions, judge)
     finally:
         gateway.kill()
-
-
-def first_answer(client: Client, data: digits.Digits) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            client.predict(NAME, {"image": data.held_out.images[:1]})
-            return
-        except ClientError as exc:
-            if exc.status != 503 or time.monotonic() > deadline:
-                raise
-        time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:
@@ -182,7 +170,7 @@ def test_killed_runners_cost_no_wrong_answer_and_come_back(served: Served) -> No
     assert account.wrong == []
     assert [words for words in account.failures if "Unavailable" not in words] == []
     assert sum(account.answers.values()) > 0
-    first_answer(served.client, served.data)
+    first_answer(served.gateway.url, NAME, served.questions[0])
     assert not set(killed) & set(gateway.pids(RUNNER))
     assert "forgeway_worker_restarts_total" in served.client.metrics()
 
@@ -195,7 +183,7 @@ def test_killed_gateway_leaves_nothing_running_and_serves_again_what_was_proven(
         assert time.monotonic() < deadline, "children outlived the gateway"
         time.sleep(0.05)
     served.gateway.start()
-    first_answer(served.client, served.data)
+    first_answer(served.gateway.url, NAME, served.questions[0])
     version = served.client.version(NAME, served.version["version"])
     assert version["variants"] == served.version["variants"]
     for variant in version["variants"]:

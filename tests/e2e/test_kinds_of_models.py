@@ -6,7 +6,6 @@ import os
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +15,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from gateway.client import BadRequest, Client, ClientError
+from gateway.client import BadRequest, Client
+from gateway.demo.asking import first_answer
 from gateway.demo.process import GatewayProcess
 from tests import zoo
 
@@ -67,21 +67,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         for name, model in MODELS.items():
             client.register(name, model.SerializeToString(), policy=LITTLE)
         for name, model in MODELS.items():
-            answered(client, name, zoo.random_inputs(model, rows=2))
+            first_answer(gateway.url, name, zoo.random_inputs(model, rows=2))
         yield client
-
-
-def answered(client: Client, name: str, inputs: Mapping[str, np.ndarray], patience_s: float = 90) -> None:
-    """Wait for the first answer: the reference is being loaded."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            client.predict(name, inputs)
-            return
-        except ClientError as exc:
-            if exc.status != 503 or time.monotonic() > deadline:
-                raise
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
