@@ -121,7 +121,9 @@ def compile_variant(subject: Subject, recipe: Recipe, isolation: Isolation) -> V
         subject,
         recipe,
         verdict=verdict,
-        reason=words.reason(verdict, judgement.reason, timings, transformed.result["quantized"]),
+        reason=words.reason(
+            verdict, judgement.reason, timings, transformed.result["quantized"], measured.result["skipped"]
+        ),
         artifact=_with_script(isolation, name, artifact),
         evidence=Evidence(
             agreement=agreement if _proves(subject, recipe) else None,

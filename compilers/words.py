@@ -20,14 +20,21 @@ def not_tried(budget_seconds: float) -> str:
     return f"not tried: the budget of {budget_seconds:g} s was spent before its turn"
 
 
-def reason(verdict: Verdict, judged: str, timings: Sequence[Timing], quantized: Mapping[str, Sequence[int]]) -> str:
-    """`quantized`: node kind -> (how many there are, how many compute on quantized tensors)."""
+def reason(
+    verdict: Verdict,
+    judged: str,
+    timings: Sequence[Timing],
+    quantized: Mapping[str, Sequence[int]],
+    untimed: Sequence[int] = (),
+) -> str:
+    """`quantized`: node kind -> (how many there are, how many compute on quantized tensors). `untimed`: batch sizes."""
+    measured = speed(timings) + "".join(f", {rows} too slow to time" for rows in untimed)
     if verdict is Verdict.SERVING:
-        return f"{speed(timings)}; {judged}"
+        return f"{measured}; {judged}"
     if verdict is Verdict.INCONCLUSIVE:
-        return f"{judged}; measured {speed(timings)}"
+        return f"{judged}; measured {measured}"
     slow = max((timing.speedup for timing in timings), default=0.0) <= WIN
-    found = f"not faster: {speed(timings)}" if slow else f"not proven faster than {WIN}x: {speed(timings)}"
+    found = f"not faster: {measured}" if slow else f"not proven faster than {WIN}x: {measured}"
     return "; ".join(part for part in (found, left_in_float(quantized), judged) if part)
 
 

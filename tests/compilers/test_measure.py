@@ -121,6 +121,11 @@ def test_the_words_of_a_loss_say_what_stayed_in_float():
     )
 
 
+def test_the_words_name_the_batch_sizes_that_were_too_slow():
+    said = words.reason(Verdict.SERVING, "j", [told(1, 3.14, 2.95, 3.3)], {}, [32])
+    assert said == "3.1x at 1 row (at least 2.9x), 32 too slow to time; j"
+
+
 def test_the_words_of_doubt():
     assert words.reason(Verdict.ELIGIBLE, "j", [told(1, 1.2, 0.9, 1.5)], {}).startswith("not proven faster than 1.03x:")
     assert words.reason(Verdict.INCONCLUSIVE, words.NO_SAMPLES, [told(1, 2, 1.9, 2.1)], {}).startswith("no samples")

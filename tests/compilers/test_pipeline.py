@@ -17,6 +17,9 @@ from model_store.store import ModelStore
 from tests import zoo
 from tests.compilers.compiling import crash_in_children, ended, events, register, variants, working
 
+pytestmark = pytest.mark.xdist_group("pipeline")
+"""One process runs them all, so that they can share a store."""
+
 MLP = zoo.mlp(hidden=512, inputs=256)
 MLP_SAMPLES = {"x": np.random.default_rng(5).standard_normal((100, 256)).astype(np.float32)}
 
