@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from gateway.slots import aligned
+from gateway.statistics import Counts
 from gateway.tensors import Checked, Tensor, text_ends
 from gateway.wire import Done, Place, WireError, check_place
 
@@ -28,9 +29,11 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     sent_ns: int
     start_ns: int
     end_ns: int
+    answered_ns: int
+    """When the outputs of the batch had been parted: the end of its last stage."""
     batch_rows: int
-    leads: bool
-    """True for one item of each batch: batch facts are counted once."""
+    counts: Counts
+    """Where the answered request is to be counted."""
 
 
 class Item:

@@ -21,6 +21,7 @@ from gateway.errors import ClientGone, DeadlineExceeded, GatewayError, ModelFail
 from gateway.health import Health, Subject
 from gateway.ranking import Choice, VersionRoute
 from gateway.runner import Runner, Session
+from gateway.statistics import Statistics
 from gateway.tensors import Checked, InputCheck
 from gateway.wire import Done
 from model_store.entities import REFERENCE
@@ -35,9 +36,15 @@ class Batcher:
     """One version's queue. `wake` asks for a pump; `runner_of(target)` is the runner a session lives in."""
 
     def __init__(
-        self, route: VersionRoute, health: Health, runner_of: Runners, wake: Callable[[Batcher], None]
+        self,
+        route: VersionRoute,
+        health: Health,
+        runner_of: Runners,
+        wake: Callable[[Batcher], None],
+        statistics: Statistics,
     ) -> None:
         self.route = route
+        self.statistics = statistics
         self.check = InputCheck(route.name, route.signature)
         self.waiting_rows = 0
         self._health = health
@@ -224,16 +231,19 @@ class Batch:
             self._one_by_one()
             return
         variant, session, why = self.choice
-        leads = True
+        sent_ns, start_ns, end_ns, rows = self.sent_ns, done.start_ns, done.end_ns, self.rows
+        answered_ns = time.monotonic_ns()
+        route = self.owner.route
+        counts = self.owner.statistics.counts(Subject(route.name, route.version, variant), session.target)
+        counts.ran(rows, why, start_ns - sent_ns, end_ns - start_ns, answered_ns - end_ns)
         for item, outputs in zip(self.items, parted, strict=True):
             if not item.answer.done():  # the client may have gone
                 item.answer.set_result(
                     Answer(
-                        outputs, variant, session.target, why, item.queued_ns, self.sent_ns, done.start_ns, done.end_ns,
-                        self.rows, leads,
+                        outputs, variant, session.target, why, item.queued_ns, sent_ns, start_ns, end_ns, answered_ns,
+                        rows, counts,
                     )
                 )  # fmt: skip
-                leads = False
 
     def failed(self, text: str) -> None:
         """The runtime refused the batch: find out who is to blame; then let the reference try; then say so."""

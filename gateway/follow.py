@@ -152,7 +152,7 @@ class Follower:
     def _retire(self, gone: dict[tuple[str, str], Batcher], sessions: list[Session]) -> None:
         """Close sessions nothing is routed to any more; of a deleted version, after what still waits for it."""
         for name, version in gone:
-            self._serving.metrics.forget(name, version)
+            self._serving.statistics.forget(name, version)
             self._serving.health.forget(name, version)
         for session in sessions:
             batcher = gone.get((session.subject.model, session.subject.version))

@@ -1,4 +1,4 @@
-"""Every metric of the gateway, named here and nowhere else; facts come in as records.
+"""Every metric of the gateway, named here and nowhere else; what requests and batches cost is read from statistics.py.
 
 Names, labels and buckets: OPERATIONS 2.1, and Triton's `nv_inference_*` counters beside them so that dashboards made
 for it work. One process owns all of it: runners report their times with each answer.
@@ -11,12 +11,12 @@ from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from compilers.targets import TARGETS
 from gateway import series
 from gateway.series import Distribution
+from gateway.statistics import Counts, Failure, Statistics
 from model_store.entities import Variant
 
 if TYPE_CHECKING:
@@ -32,32 +32,8 @@ _FAILURES = {
 }  # fmt: skip
 
 
-class Served(msgspec.Struct, frozen=True, gc=False):
-    """One answered request. Durations in nanoseconds; `leads` for one request of each batch."""
-
-    model: str
-    version: str
-    variant: str
-    target: str
-    why: str
-    rows: int
-    batch_rows: int
-    leads: bool
-    request_ns: int
-    decode_ns: int
-    queue_ns: int
-    input_ns: int
-    infer_ns: int
-    output_ns: int
-    encode_ns: int
-
-
 class _Series:
-    """What is counted for one (model, version, variant, target)."""
-
-    __slots__ = (
-        "batch", "decode", "encode", "executions", "infer", "input_ns", "output_ns", "queue", "request", "rows", "why",
-    )  # fmt: skip
+    """What is read for one set of labels: the counts of one variant, or of all that share the label `other`."""
 
     def __init__(self) -> None:
         self.request, self.queue, self.infer = series.seconds(), series.seconds(), series.seconds()
@@ -66,14 +42,27 @@ class _Series:
         self.executions = self.rows = self.input_ns = self.output_ns = 0
         self.why: Tally[str] = Tally()
 
+    def add(self, counts: Counts) -> None:
+        self.request.merge(counts.request)
+        self.queue.merge(counts.queue)
+        self.infer.merge(counts.infer)
+        self.decode.merge(counts.decode)
+        self.encode.merge(counts.encode)
+        for rows, (times, *_) in counts.batches.items():
+            self.batch.add(rows, times)
+        self.executions += counts.executions
+        self.rows += counts.rows
+        self.input_ns += counts.input_ns
+        self.output_ns += counts.output_ns
+        self.why.update(counts.why)
+
 
 class Metrics:
-    """Takes facts, renders text."""
+    """Renders text: `statistics`, and the few facts that are only metrics and come in here."""
 
-    def __init__(self) -> None:
+    def __init__(self, statistics: Statistics) -> None:
         self.registry = CollectorRegistry()
-        self._series: dict[tuple[str, str, str, str], _Series] = {}
-        self._failures: Tally[tuple[str, str, int, str]] = Tally()
+        self._statistics = statistics
         self._models: set[str] = set()
         self._serving: Serving | None = None
         registry = self.registry
@@ -112,29 +101,6 @@ class Metrics:
     def watch(self, serving: Serving) -> None:
         """Read the gauges of `serving` at every scrape."""
         self._serving = serving
-
-    def observe(self, served: Served) -> None:
-        """Count an answered request: the one call on the hot path."""
-        key = (served.model, served.version, served.variant, served.target)
-        one = self._series.get(key)
-        if one is None:
-            one = self._series.setdefault((self._bounded(served.model), *key[1:]), _Series())
-        one.request.add(served.request_ns)
-        one.queue.add(served.queue_ns)
-        one.infer.add(served.infer_ns)
-        one.decode.add(served.decode_ns)
-        one.encode.add(served.encode_ns)
-        one.input_ns += served.input_ns
-        one.output_ns += served.output_ns
-        one.rows += served.rows
-        if served.leads:
-            one.batch.add(served.batch_rows)
-            one.executions += 1
-            one.why[served.why] += 1
-
-    def failed(self, model: str, version: str, code: int, reason: str, request_ns: int) -> None:
-        """Count a request that got an error instead of an answer."""
-        self._failures[self._bounded(model), version, code, reason] += 1
 
     def shed(self, reason: str) -> None:
         self._shed.labels(reason).inc()
@@ -177,13 +143,6 @@ class Metrics:
         elif agreement.top1 is not None:
             self._accuracy.labels(*labels).set(agreement.top1 - 1)
 
-    def forget(self, model: str, version: str) -> None:
-        """Drop the series of a deleted version."""
-        for key in [key for key in self._series if key[:2] == (model, version)]:
-            del self._series[key]
-        for failure in [key for key in self._failures if key[:2] == (model, version)]:
-            del self._failures[failure]
-
     def render(self) -> bytes:
         """Everything, in the Prometheus text format 0.0.4."""
         return generate_latest(self.registry) + ("\n".join(self._lines()) + "\n").encode()
@@ -195,15 +154,30 @@ class Metrics:
             self._models.add(model)
         return model
 
+    def _series(self) -> dict[tuple[str, str, str, str], _Series]:
+        found: dict[tuple[str, str, str, str], _Series] = {}
+        for key, counts in self._statistics.by_variant.items():
+            if counts.successes or counts.batches:
+                found.setdefault((self._bounded(key.model), *key[1:]), _Series()).add(counts)
+        return found
+
+    def _failures(self) -> Tally[Failure]:
+        found: Tally[Failure] = Tally()
+        for failure, (count, _) in self._statistics.failures.items():
+            found[failure._replace(model=self._bounded(failure.model))] += count
+        return found
+
     def _lines(self) -> Iterator[str]:
+        found = self._series()
         which = [
             (series.label_pairs(tuple(zip(("model", "version", "variant", "target"), key, strict=True))), one)
-            for key, one in self._series.items()
+            for key, one in found.items()
         ]
+        failures = self._failures()
         yield series.head("forgeway_requests_total", "counter", "Predictions by outcome")
         for labels, one in which:
-            yield f'forgeway_requests_total{{{labels},code="200",reason="ok"}} {sum(one.request.counts)}'
-        for (model, version, code, reason), count in self._failures.items():
+            yield f'forgeway_requests_total{{{labels},code="200",reason="ok"}} {one.request.count}'
+        for (model, version, code, reason), count in failures.items():
             pairs = _pairs(model=model, version=version, variant="", target="", code=str(code), reason=reason)
             yield f"forgeway_requests_total{{{pairs}}} {count}"
         yield from _histogram(
@@ -230,7 +204,7 @@ class Metrics:
             for why, count in one.why.items():
                 yield f'forgeway_route_decisions_total{{{labels},why="{why}"}} {count}'
         yield from self._gauges()
-        yield from self._triton()
+        yield from self._triton(found, failures)
 
     def _gauges(self) -> Iterator[str]:
         serving = self._serving
@@ -249,25 +223,26 @@ class Metrics:
             pairs = _pairs(accelerator=accelerator, runtime=runtime, target=target)
             yield f"forgeway_workers{{{pairs}}} {int(facts['ready'])}"
 
-    def _triton(self) -> Iterator[str]:
+    def _triton(self, found: Mapping[tuple[str, str, str, str], _Series], failed: Tally[Failure]) -> Iterator[str]:
         """Triton's core counters: per model and version, durations are sums in microseconds."""
         totals: dict[tuple[str, str], Tally[str]] = {}
-        for (model, version, _, _), one in self._series.items():
+        for (model, version, _, _), one in found.items():
             total = totals.setdefault((model, version), Tally())
-            total["request_success"] += sum(one.request.counts)
+            total["request_success"] += one.request.count
             total["count"] += one.rows
             total["exec_count"] += one.executions
-            total["request_duration_us"] += one.request.total // 1000
-            total["queue_duration_us"] += one.queue.total // 1000
-            total["compute_input_duration_us"] += one.input_ns // 1000
-            total["compute_infer_duration_us"] += one.infer.total // 1000
-            total["compute_output_duration_us"] += one.output_ns // 1000
+            total["request_duration_us"] += one.request.total
+            total["queue_duration_us"] += one.queue.total
+            total["compute_input_duration_us"] += one.input_ns
+            total["compute_infer_duration_us"] += one.infer.total
+            total["compute_output_duration_us"] += one.output_ns
         for name, words in _TRITON.items():
             yield series.head(f"nv_inference_{name}", "counter", words)
             for (model, version), total in totals.items():
-                yield f"nv_inference_{name}{{{_pairs(model=model, version=version)}}} {total[name]}"
+                value = total[name] // 1000 if name.endswith("_us") else total[name]
+                yield f"nv_inference_{name}{{{_pairs(model=model, version=version)}}} {value}"
         failures: Tally[tuple[str, str, str]] = Tally()
-        for (model, version, _, reason), count in self._failures.items():
+        for (model, version, _, reason), count in failed.items():
             failures[model, version, _FAILURES.get(reason, "OTHER")] += count
         yield series.head("nv_inference_request_failure", "counter", "Failed requests")
         for (model, version, reason), count in failures.items():

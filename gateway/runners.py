@@ -20,6 +20,7 @@ from gateway.batcher import Batcher, late
 from gateway.health import Health, Subject
 from gateway.ranking import VersionRoute
 from gateway.runner import Runner, Session
+from gateway.statistics import Statistics
 from model_store.entities import Signature, TensorSpec
 
 SWEEP_S = 0.025
@@ -39,8 +40,10 @@ class Runners:
         load_timeout_s: float,
         health: Health,
         on_death: Callable[[str, str], None] = lambda target, cause: None,
+        statistics: Statistics | None = None,
     ) -> None:
         self.health = health
+        self._statistics = statistics or Statistics()
         self._slot_bytes = slot_bytes
         self._load_timeout_s = load_timeout_s
         self._on_death = on_death
@@ -71,7 +74,7 @@ class Runners:
 
     def batcher(self, route: VersionRoute) -> Batcher:
         """A new queue for a version."""
-        return Batcher(route, self.health, self.get, self._wake)
+        return Batcher(route, self.health, self.get, self._wake, self._statistics)
 
     def load(
         self,

@@ -14,11 +14,12 @@ from gateway.batch import Answer
 from gateway.batcher import Batcher
 from gateway.errors import ClientGone, DeadlineExceeded, Draining, GatewayError, NotFound, Overloaded, status_of
 from gateway.health import Health
-from gateway.metrics import Metrics, Served
+from gateway.metrics import Metrics
 from gateway.ranking import VersionRoute
 from gateway.router import RouteTable
 from gateway.runners import Runners
 from gateway.settings import Settings
+from gateway.statistics import Statistics
 from gateway.tensors import Tensor
 
 REFERENCE_TARGET = "ort-cpu"
@@ -39,24 +40,28 @@ class Call(msgspec.Struct, gc=False):
     decoded_ns: int = 0
     gone: Callable[[], Awaitable[Any]] | None = None
     """Resolves when the client leaves."""
+    priority: int = 0
+    """1 is the highest; 0: the default of the queue (Triton's schedule policy)."""
+    queue_timeout_s: float | None = None
+    """Longest wait in the queue (the V2 parameter `timeout`); None: as long as the deadline allows."""
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
     route: VersionRoute
     answer: Answer
     rows: int
-    answered_ns: int
 
 
 class Serving:
     """What answers requests: the route table and everything behind it. The follower replaces the table."""
 
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metrics = metrics or Metrics()
+        self.statistics = Statistics(lambda: self.table)
+        self.metrics = Metrics(self.statistics)
         self.health = Health()
         self.runners = Runners(
-            settings.slot_bytes, settings.load_timeout_s, self.health, on_death=self.metrics.runner_died
+            settings.slot_bytes, settings.load_timeout_s, self.health, self.metrics.runner_died, self.statistics
         )
         self.admission = Admission(settings.max_inflight, _BYTES_IN_FLIGHT_SLOTS * settings.slot_bytes)
         self.table = RouteTable(health=self.health)
@@ -125,32 +130,23 @@ async def infer(serving: Serving, call: Call) -> Result:
             raise Overloaded(text, "deadline", wait_s - remaining_s)
         deadline_ns = call.decoded_ns + int(remaining_s * 1e9)
         answer = await batcher.submit(checked, deadline_ns, call.pin, call.gone)
-        return Result(route, answer, checked.rows, time.monotonic_ns())
+        return Result(route, answer, checked.rows)
     finally:
         serving.admission.leave(checked.nbytes)
 
 
 def observe(serving: Serving, call: Call, result: Result, ended_ns: int) -> None:
     """Write down an answered request."""
-    answer, route = result.answer, result.route
-    serving.metrics.observe(
-        Served(
-            route.name,
-            route.version,
-            answer.variant,
-            answer.target,
-            answer.why,
-            result.rows,
-            answer.batch_rows,
-            answer.leads,
-            ended_ns - call.received_ns,
-            call.decoded_ns - call.received_ns,
-            answer.sent_ns - answer.queued_ns,
-            answer.start_ns - answer.sent_ns,
-            answer.end_ns - answer.start_ns,
-            result.answered_ns - answer.end_ns,
-            ended_ns - result.answered_ns,
-        )
+    answer = result.answer
+    answer.counts.answered(
+        result.rows,
+        ended_ns - call.received_ns,
+        call.decoded_ns - call.received_ns,
+        answer.sent_ns - answer.queued_ns,
+        answer.start_ns - answer.sent_ns,
+        answer.end_ns - answer.start_ns,
+        answer.answered_ns - answer.end_ns,
+        ended_ns - answer.answered_ns,
     )
 
 
@@ -166,7 +162,7 @@ def observe_failure(serving: Serving, model: str, ref: str | None, error: BaseEx
     if isinstance(error, Overloaded):
         serving.metrics.shed(error.reason)
     code = 499 if isinstance(error, ClientGone) else status_of(error)
-    serving.metrics.failed(model, version, code, reason, time.monotonic_ns() - received_ns)
+    serving.statistics.failed(model, version, code, reason, time.monotonic_ns() - received_ns)
 
 
 async def _open(serving: Serving, route: VersionRoute, pin: str, remaining_s: float) -> None:

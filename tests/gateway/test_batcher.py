@@ -19,6 +19,7 @@ from gateway.batcher import Batcher
 from gateway.errors import ClientGone, DeadlineExceeded, GatewayError, ModelFailed, NotReady, RunnerDied
 from gateway.health import Health
 from gateway.ranking import VersionRoute, rank
+from gateway.statistics import Statistics
 from gateway.tensors import Checked
 from gateway.wire import Done, Place
 from model_store.entities import Signature, TensorSpec
@@ -82,13 +83,15 @@ class Bench:
     """A batcher with its runner and a pump, as gateway/runners.py has them for many."""
 
     def __init__(self, fate=lambda work: "done", delay=lambda: 0.0, max_rows=16, variants=None):
-        self.health = Health()
+        self.health, self.statistics = Health(), Statistics()
         every = {v.id: v for v in (variant("m"), *(variants or ()))}
         buckets, ranked = rank(every.values(), False)
         route = VersionRoute("m", "1", SIGNATURE, every, buckets, ranked, max_rows=max_rows)
         object.__setattr__(route, "sessions", {one: NumpySession() for one in every})
         self.runner = NumpyRunner(fate, delay, self.pump)
-        self.batcher = Batcher(route, self.health, lambda target: self.runner, lambda batcher: self.soon())
+        self.batcher = Batcher(
+            route, self.health, lambda target: self.runner, lambda batcher: self.soon(), self.statistics
+        )
         self._soon = False
 
     def soon(self):

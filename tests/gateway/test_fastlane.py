@@ -225,7 +225,7 @@ def test_a_client_that_leaves_while_it_waits_is_withdrawn_and_counted(tmp_path):
 
 def test_what_nobody_foresaw_is_a_500_without_details(tmp_path):
     async def test(client, serving):
-        serving.metrics.observe = lambda served: 1 / 0
+        serving.deadline_s = lambda asked: 1 / 0
         status, _, body = await client.post(INFER, JSON)
         assert (status, json.loads(body)) == (500, {"error": "internal error"})
 

@@ -8,21 +8,31 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import MAX_MODELS, Metrics, Served
+from gateway.health import Subject
+from gateway.metrics import MAX_MODELS, Metrics
 from gateway.series import Distribution
 from gateway.serve import Serving
+from gateway.statistics import Counts, Statistics
 from tests.gateway.engines import settings, variant
 
 MS = 1_000_000
 
 
-def served(**changes) -> Served:
+def serve(statistics: Statistics, model: str = "m", **changes: int) -> None:
+    """One answered request of two rows."""
     facts = {
-        "model": "m", "version": "1", "variant": "reference", "target": "ort-cpu", "why": "only", "rows": 2,
-        "batch_rows": 6, "leads": True, "request_ns": 30 * MS, "decode_ns": MS, "queue_ns": 4 * MS, "input_ns": 2 * MS,
+        "rows": 2, "request_ns": 30 * MS, "decode_ns": MS, "queue_ns": 4 * MS, "input_ns": 2 * MS,
         "infer_ns": 20 * MS, "output_ns": 3 * MS, "encode_ns": MS,
     }  # fmt: skip
-    return Served(**{**facts, **changes})
+    counts(statistics, model).answered(**{**facts, **changes})
+
+
+def counts(statistics: Statistics, model: str = "m") -> Counts:
+    return statistics.counts(Subject(model, "1", "reference"), "ort-cpu")
+
+
+def ran(statistics: Statistics, model: str = "m", rows: int = 6) -> None:
+    counts(statistics, model).ran(rows, "only", 2 * MS, 20 * MS, 3 * MS)
 
 
 def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -36,10 +46,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 
 def test_every_family_is_there_by_its_exact_name_and_type():
-    metrics = Metrics()
-    asyncio.run(_watched(metrics))
-    metrics.observe(served())
-    metrics.failed("m", "1", 503, "queue_full", MS)
+    metrics = asyncio.run(_watched())
     metrics.set_jobs({"queued": 2, "running": 1})
     metrics.compile_step("ort-cpu", "measure", 3.0)
     metrics.compile_failed("ort-cpu", "timeout")
@@ -83,15 +90,20 @@ def test_every_family_is_there_by_its_exact_name_and_type():
     assert {name: families.get(name) for name in expected} == expected
 
 
-async def _watched(metrics: Metrics) -> None:
-    Serving(settings(), metrics)
+async def _watched() -> Metrics:
+    serving = Serving(settings())
+    serve(serving.statistics)
+    ran(serving.statistics)
+    serving.statistics.failed("m", "1", 503, "queue_full", MS)
+    return serving.metrics
 
 
 def test_an_answered_request_is_counted_with_its_stages():
-    metrics = Metrics()
-    metrics.observe(served())
-    metrics.observe(served(leads=False, queue_ns=0))
-    seen = samples(metrics)
+    statistics = Statistics()
+    serve(statistics)
+    serve(statistics, queue_ns=0)
+    ran(statistics)
+    seen = samples(Metrics(statistics))
     labels = (("model", "m"), ("target", "ort-cpu"), ("variant", "reference"), ("version", "1"))
     assert seen["forgeway_requests_total", tuple(sorted((*labels, ("code", "200"), ("reason", "ok"))))] == 2
     assert seen["forgeway_request_duration_seconds_sum", labels] == pytest.approx(0.06)
@@ -107,21 +119,22 @@ def test_an_answered_request_is_counted_with_its_stages():
 
 
 def test_failures_are_counted_by_code_and_by_tritons_reason():
-    metrics = Metrics()
-    metrics.failed("m", "1", 503, "queue_full", MS)
-    metrics.failed("m", "1", 499, "cancelled", MS)
-    metrics.failed("m", "1", 400, "bad_request", MS)
-    seen = samples(metrics)
+    statistics = Statistics()
+    statistics.failed("m", "1", 503, "queue_full", MS)
+    statistics.failed("m", "1", 499, "cancelled", MS)
+    statistics.failed("m", "1", 400, "bad_request", MS)
+    seen = samples(Metrics(statistics))
     for reason in ("REJECTED", "CANCELED", "OTHER"):
         key = (("model", "m"), ("reason", reason), ("version", "1"))
         assert seen["nv_inference_request_failure", key] == 1
 
 
 def test_the_number_of_models_in_labels_is_bounded():
-    metrics = Metrics()
+    statistics = Statistics()
+    metrics = Metrics(statistics)
     for number in range(MAX_MODELS + 20):
-        metrics.observe(served(model=f"m{number}"))
-        metrics.observe(served(model=f"m{number}"))
+        serve(statistics, f"m{number}")
+        serve(statistics, f"m{number}")
     models = {dict(labels).get("model") for name, labels in samples(metrics) if name == "nv_inference_count"}
     assert len(models) == MAX_MODELS + 1
     other = (("model", "other"), ("version", "1"))
@@ -129,10 +142,11 @@ def test_the_number_of_models_in_labels_is_bounded():
 
 
 def test_a_deleted_version_leaves_the_scrape():
-    metrics = Metrics()
-    metrics.observe(served())
-    metrics.forget("m", "1")
-    assert not [name for name, labels in samples(metrics) if dict(labels).get("model") == "m"]
+    statistics = Statistics()
+    serve(statistics)
+    statistics.failed("m", "1", 400, "bad_request", MS)
+    statistics.forget("m", "1")
+    assert not [name for name, labels in samples(Metrics(statistics)) if dict(labels).get("model") == "m"]
 
 
 def test_bounds_are_inclusive_and_buckets_cumulative():
