@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+CLIENTS := .venv-clients
+PERF   := .work/perf_analyzer
+PIP    := -m pip --quiet --disable-pip-version-check
 
-.PHONY: install demo test lint bench serve lock clean
+.PHONY: install clients demo test fuzz lint bench serve lock clean
 
 install: $(STAMP)
 
@@ -17,8 +20,28 @@ $(STAMP): pyproject.toml lock/dev.txt
 demo: install        ## start, register a real model, compile it, predict, scrape, print the proof, stop
 	$(BIN)/forgeway demo
 
-test: install        ## the whole suite
+clients: $(CLIENTS)/.installed $(PERF)/.installed  ## other people's clients, in an environment of their own
+
+$(CLIENTS)/.installed: lock/clients.txt
+	rm -rf $(CLIENTS)
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python $(PIP) install --require-hashes --no-compile -r lock/clients.txt
+	touch $@
+
+# A binary for Linux on x86-64; elsewhere its tests skip themselves.
+$(PERF)/.installed: lock/perf_analyzer.txt tests/clients/unpack.py tests/clients/base64.c
+	rm -rf $(PERF) && mkdir -p $(PERF)
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+	  $(PYTHON) $(PIP) download --no-deps --require-hashes -r lock/perf_analyzer.txt -d $(PERF)/wheels && \
+	  $(PYTHON) tests/clients/unpack.py $(PERF)/wheels $(PERF) && rm -rf $(PERF)/wheels; \
+	else echo "perf_analyzer is left out: it exists for Linux on x86-64 only, this is $$(uname -sm)"; fi
+	touch $@
+
+test: install clients  ## the whole suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+fuzz: install clients  ## ten thousand requests made from the schema, against a live gateway
+	$(BIN)/python -m tests.clients.fuzz --cases 10000
 
 lint: install        ## style, types, import directions, Dockerfile
 	$(BIN)/ruff check .
@@ -33,10 +56,14 @@ bench: install       ## ratios through HTTP against the bare session
 serve: install
 	$(BIN)/forgeway serve
 
+stubs: install       ## gateway/grpc/*.proto -> the descriptor set that messages.py loads
+	$(BIN)/python -m grpc_tools.protoc -I gateway/grpc --descriptor_set_out=gateway/grpc/inference.binpb inference.proto health.proto
+
 lock:                ## resolve again (needs uv)
 	uv pip compile pyproject.toml --extra cpu --extra postgres --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url -q -o lock/dev.txt
 	uv pip compile pyproject.toml --extra cpu --extra postgres --python-version 3.11 --generate-hashes --no-emit-index-url -q -o lock/cpu.txt
+	uv pip compile lock/clients.in --python-version 3.11 --generate-hashes --no-emit-index-url -q -o lock/clients.txt
 	uv pip compile pyproject.toml --extra gpu --extra postgres --python-version 3.11 --generate-hashes --no-emit-index-url -q -o lock/gpu.txt
 
 clean:
-	rm -rf $(VENV) build *.egg-info forgeway-data
+	rm -rf $(VENV) $(CLIENTS) $(PERF) build *.egg-info forgeway-data

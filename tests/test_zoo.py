@@ -24,6 +24,8 @@ MODELS = {
     "batch_mixing": zoo.batch_mixing,
     "big": lambda: zoo.big(8),
     "simple": zoo.simple,
+    "simple_int8": zoo.simple_int8,
+    "identity": lambda: zoo.identity(onnx.TensorProto.FLOAT16),
 }
 
 
@@ -64,3 +66,9 @@ def test_padding_does_not_change_the_real_tokens() -> None:
 
 def test_big_has_the_size_asked_for() -> None:
     assert len(zoo.big(16).SerializeToString()) == pytest.approx(16 * 2**20, rel=0.01)
+
+
+def test_text_sums_are_sums() -> None:
+    inputs = {name: np.array([["7", "-3"] * 8]) for name in ("INPUT0", "INPUT1")}
+    total, difference = run(zoo.simple_string(), inputs)
+    assert (total.tolist(), difference.tolist()) == ([["14", "-6"] * 8], [["0"] * 16])

@@ -18,6 +18,7 @@ from model_store import datatypes
 from model_store.entities import Signature
 
 FLOAT, INT32, INT64, STRING = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.STRING
+INT8 = TensorProto.INT8
 Shape = Sequence[int | str]
 
 
@@ -158,6 +159,33 @@ def simple() -> onnx.ModelProto:
     g.node("Sub", "INPUT0", "INPUT1", output="OUTPUT1")
     row = (INT32, ("N", 16))
     return g.finish({"INPUT0": row, "INPUT1": row}, {"OUTPUT0": row, "OUTPUT1": row})
+
+
+def simple_int8() -> onnx.ModelProto:
+    """As `simple`, in int8. (ONNX Runtime adds int8 as int32.)"""
+    g = Graph("simple_int8", 0)
+    left, right = (g.node("Cast", name, to=INT32) for name in ("INPUT0", "INPUT1"))
+    g.node("Cast", g.node("Add", left, right), to=INT8, output="OUTPUT0")
+    g.node("Cast", g.node("Sub", left, right), to=INT8, output="OUTPUT1")
+    row = (INT8, ("N", 16))
+    return g.finish({"INPUT0": row, "INPUT1": row}, {"OUTPUT0": row, "OUTPUT1": row})
+
+
+def simple_string() -> onnx.ModelProto:
+    """As `simple`, its numbers written as text: INPUT0, INPUT1: [N, 16] BYTES -> OUTPUT0, OUTPUT1: [N, 16] BYTES."""
+    g = Graph("simple_string", 0)
+    left, right = (g.node("Cast", name, to=INT32) for name in ("INPUT0", "INPUT1"))
+    g.node("Cast", g.node("Add", left, right), to=STRING, output="OUTPUT0")
+    g.node("Cast", g.node("Sub", left, right), to=STRING, output="OUTPUT1")
+    row = (STRING, ("N", 16))
+    return g.finish({"INPUT0": row, "INPUT1": row}, {"OUTPUT0": row, "OUTPUT1": row})
+
+
+def identity(element: int, shape: Shape = ("N", "M")) -> onnx.ModelProto:
+    """INPUT0 -> OUTPUT0, unchanged; of any element type of ONNX (`TensorProto.BFLOAT16`, ...)."""
+    g = Graph("identity", 0)
+    g.node("Identity", "INPUT0", output="OUTPUT0")
+    return g.finish({"INPUT0": (element, shape)}, {"OUTPUT0": (element, shape)})
 
 
 def npz(path: Path, **arrays: np.ndarray) -> Path:
