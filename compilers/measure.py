@@ -2,7 +2,7 @@
 
 Two engines in one process would steal each other's cores (an idle session's threads may spin), and a machine is never
 quiet: so both live through the same noise in short rounds, A B, B A, ..., and the interval of the ratio comes from
-resampling whole rounds. Only the ratio is claimed; a win is one whose lower end exceeds WIN.
+resampling whole rounds, the quieter half of them. Only the ratio is claimed; a win is one whose lower end exceeds WIN.
 """
 
 from __future__ import annotations
@@ -153,14 +153,19 @@ def _bucket(reference: Stopwatch, variant: Stopwatch, rows: int, seconds: float,
 
 
 def timing(rows: int, reference: Sequence[Sequence[int]], variant: Sequence[Sequence[int]]) -> Timing:
-    """Sum up rounds of durations in nanoseconds, `reference[i]` and `variant[i]` being neighbours in time."""
-    ours = np.concatenate([np.asarray(each, dtype=np.float64) for each in variant]) / 1e9
+    """Sum up rounds of durations in nanoseconds, `reference[i]` and `variant[i]` being neighbours in time.
+
+    Only the quieter half of the rounds counts: a machine busy with other things slows some engines far more than
+    others (threads that wait for one another most), and a gain that only busy rounds show is none.
+    """
     medians = [np.array([np.median(each) for each in side]) / 1e9 for side in (reference, variant)]
+    quiet = _quieter_half(*medians)
+    medians = [side[quiet] for side in medians]
+    ours = np.concatenate([np.asarray(variant[i], dtype=np.float64) for i in quiet]) / 1e9
     speedup, lower, upper = ratio_of_medians(*medians)
-    # A machine busy with other things slows some engines more than others; what is claimed must hold in its quiet
-    # rounds as well.
-    quiet = [np.percentile(side, 25) for side in medians]
-    lower = min(lower, float(quiet[0] / quiet[1]))
+    # The quietest quarter must say the same: the half may still hold rounds that were disturbed.
+    quietest = [np.percentile(side, 25) for side in medians]
+    lower = min(lower, float(quietest[0] / quietest[1]))
     p50 = float(np.median(medians[1]))
     return Timing(
         rows=rows,
@@ -173,6 +178,13 @@ def timing(rows: int, reference: Sequence[Sequence[int]], variant: Sequence[Sequ
         speedup_upper=upper,
         runs=len(ours),
     )
+
+
+def _quieter_half(reference: np.ndarray, variant: np.ndarray) -> np.ndarray:
+    """Indices, in order, of the rounds that were least disturbed on both sides together; at least LEAST_ROUNDS."""
+    disturbed = reference / np.median(reference) * (variant / np.median(variant))
+    kept = np.argsort(disturbed, kind="stable")[: max(LEAST_ROUNDS, len(disturbed) // 2)]
+    return np.sort(kept)
 
 
 def _settled(times: tuple[list[list[int]], list[list[int]]]) -> bool:

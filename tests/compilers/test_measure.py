@@ -39,7 +39,7 @@ def models(tmp_path, monkeypatch):
 
 def test_a_timing_sums_up_rounds_in_seconds():
     found = timing(8, rounds(20, 3.0), rounds(20, 1.0, seed=1))
-    assert (found.rows, found.runs) == (8, 100)
+    assert (found.rows, found.runs) == (8, 50)  # of the quieter half of the rounds
     assert found.speedup == pytest.approx(found.reference_p50_s / found.p50_s) == pytest.approx(3, rel=0.03)
     assert found.speedup_lower <= found.speedup <= found.speedup_upper
     assert found.p50_s == pytest.approx(0.001, rel=0.03)
@@ -56,7 +56,7 @@ def test_equal_engines_do_not_win():
 def test_a_gain_that_only_busy_rounds_show_is_not_claimed():
     quiet, busy = rounds(15, 1.0), rounds(25, 9.0)
     found = timing(1, quiet + busy, rounds(40, 1.0, seed=1))
-    assert found.speedup > 5
+    assert found.speedup == pytest.approx(1, rel=0.05)
     assert found.speedup_lower < WIN
 
 
