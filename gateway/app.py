@@ -33,6 +33,7 @@ from gateway.logs import LOGGER, event, set_up
 from gateway.routes import aliases, jobs, metrics, models, predictions, targets, v2, versions
 from gateway.serve import Serving
 from gateway.server import Server, listen, url_of
+from gateway.server_controls import ServerControls
 from gateway.settings import Settings
 from gateway.state import Gateway
 from model_store.errors import StoreError
@@ -92,7 +93,7 @@ async def started(settings: Settings) -> AsyncIterator[Gateway]:
         if worker is not None:
             worker.start()
             stack.push_async_callback(worker.stop)
-        yield Gateway(settings, store, serving, follower, keyring, worker)
+        yield Gateway(settings, store, serving, follower, keyring, worker, ServerControls(settings.log_level))
 
 
 def build_app(gateway: Gateway) -> Door:

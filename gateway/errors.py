@@ -2,6 +2,7 @@
 
     GatewayError                 500
     ├── BadRequest               400  the request itself is wrong
+    ├── AlreadyExists            400  (V2) a shared memory region of that name is there
     ├── Unauthorized             401  no key, or not one of ours
     ├── Forbidden                403  the key's scopes do not reach this
     ├── NotFound                 404  no such model, version, variant, ...
@@ -15,6 +16,8 @@
     │   └── Draining             503  the server is going away
     ├── RunnerDied               503  the process that ran the batch died (`cause`: segv, oom, hang, exit)
     ├── DeadlineExceeded         504  the answer would come too late
+    │   └── QueueTimeout         503  it was late before it ran at all (Triton's words and status)
+    ├── LoadFailed               500  (V2) the repository has no such model, or it cannot be opened
     └── ModelFailed              500  the runtime refused to run this input
 
 Errors carry no HTTP; `status_of` finds the status by walking the class tree, and knows the errors of `model_store`
@@ -50,6 +53,12 @@ class BadRequest(GatewayError):
     """The request is wrong; the text says what would be right."""
 
     reason = "bad_request"
+
+
+class AlreadyExists(GatewayError):
+    """Something of that name is there. V2 makes a 400 of it, not a conflict."""
+
+    reason = "already_exists"
 
 
 class Unauthorized(GatewayError):
@@ -154,6 +163,16 @@ class DeadlineExceeded(GatewayError):
     reason = "deadline"
 
 
+class QueueTimeout(DeadlineExceeded):
+    """The deadline passed in the queue. Nothing was run, so it may be tried elsewhere: Triton says UNAVAILABLE."""
+
+
+class LoadFailed(GatewayError):
+    """A `load` of the model repository came to nothing; V2 has it as an error of the server."""
+
+    reason = "load_failed"
+
+
 class ModelFailed(GatewayError):
     """The runtime refused to run the model on this input; the text is what it said."""
 
@@ -162,6 +181,7 @@ class ModelFailed(GatewayError):
 
 STATUS: dict[type[Exception], int] = {
     BadRequest: 400,
+    AlreadyExists: 400,
     store.Invalid: 400,
     InvalidPolicy: 400,
     UnknownTarget: 400,
@@ -179,6 +199,7 @@ STATUS: dict[type[Exception], int] = {
     Overloaded: 503,
     RunnerDied: 503,
     DeadlineExceeded: 504,
+    QueueTimeout: 503,
     GatewayError: 500,
 }
 

@@ -13,6 +13,7 @@ import time
 from gateway.batcher import Batcher
 from gateway.errors import NotReady
 from gateway.health import Subject
+from gateway.model_config import Override, limit
 from gateway.opening import Key, Openings, key_of
 from gateway.ranking import VersionRoute, rank
 from gateway.router import ModelRoutes, RouteTable
@@ -24,6 +25,7 @@ from model_store.snapshot import Snapshot
 from model_store.store import ModelStore
 
 CHAMPION = "champion"
+UNLOADED = "unloaded"
 PINNED_IDLE_S = 300.0
 """A variant that was opened only because a request pinned it is closed after this long without another."""
 
@@ -43,6 +45,8 @@ class Follower:
         self._retiring: list[tuple[Batcher, Session]] = []
         self._published: set[Key] = set()
         self._poked = asyncio.Event()
+        self._unloaded: set[str] = set()
+        self._overrides: dict[str, Override] = {}
         serving.open_pinned = self.open_pinned
 
     async def run(self) -> None:
@@ -78,6 +82,22 @@ class Follower:
             self._serving.trouble = f"the catalog cannot be read: {type(exc).__name__}"
             self._serving.metrics.db_failed()
 
+    def hold(self, name: str) -> tuple[bool, Override]:
+        """Whether a model is loaded, and what its last load changed of it."""
+        return name not in self._unloaded, self._overrides.get(name, {})
+
+    def set_hold(self, name: str, loaded: bool, override: Override | None = None) -> None:
+        """Load or unload a model, in the memory of this gateway only; routing follows at once."""
+        if loaded:
+            self._unloaded.discard(name)
+        else:
+            self._unloaded.add(name)
+        if loaded and override:
+            self._overrides[name] = override
+        else:
+            self._overrides.pop(name, None)
+        self._route_anew()
+
     async def open_pinned(self, route: VersionRoute, variant: str) -> None:
         """Open a variant for requests that pin it. Raises NotReady when it cannot be opened."""
         subject = Subject(route.name, route.version, variant)
@@ -100,8 +120,15 @@ class Follower:
         wanted: set[Key] = set()
         unfinished: set[tuple[str, str]] = set()
         awaited = False
+        names = {model.name for model, _ in snapshot.models}
+        self._unloaded &= names
+        self._overrides = {name: override for name, override in self._overrides.items() if name in names}
         for model, versions in snapshot.models:
             routes: dict[str, VersionRoute] = {}
+            if model.name in self._unloaded:
+                absent = dict.fromkeys(model.versions, UNLOADED)
+                models[model.name] = ModelRoutes({}, model.aliases, None, absent, unloaded=True)
+                continue
             absent = dict.fromkeys(model.versions, "it has no reference yet")
             for version, variants in versions:
                 where = (version.name, version.version)
@@ -131,9 +158,10 @@ class Follower:
             version.name, version.version, version.signature, by_id, buckets, ranked, unproven, refused
         )  # fmt: skip
         self._publish_figures(variants)
-        return route.opened(
+        opened = route.opened(
             {variant.id: session for variant in able if (session := self._openings.session(variant)) is not None}
         )
+        return limit(opened, self._overrides.get(version.name))
 
     def _want(self, route: VersionRoute, unfinished: set[tuple[str, str]]) -> set[Key]:
         """Begin to open what lacks; the keys to keep. A version that still opens something is `unfinished`: nothing

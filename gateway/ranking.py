@@ -48,6 +48,8 @@ class VersionRoute:
     """Variants that are open, or being opened again, in a runner."""
     max_rows: int = DEFAULT_MAX_ROWS
     """Most rows of a batch; 1: requests of this version are never put together."""
+    max_batch_size: int = 0
+    """Most rows of one request; 0: as many as the client likes, since rows mean nothing here (PROTOCOL section 6)."""
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -59,7 +61,12 @@ class VersionRoute:
         """The same route with these sessions."""
         plans = (self.variants[variant].plan for variant in sessions)
         rows = min((plan.max_rows for plan in plans if plan is not None), default=DEFAULT_MAX_ROWS)
-        return replace(self, sessions=dict(sessions), max_rows=rows)
+        batched = rows if rows > 1 and self.signature.has_batch_axis else 0
+        return replace(self, sessions=dict(sessions), max_rows=rows, max_batch_size=batched)
+
+    def limited(self, rows: int) -> VersionRoute:
+        """The same route with at most `rows` rows in a request and in a batch; 0: nothing is put together."""
+        return replace(self, max_rows=max(1, rows), max_batch_size=rows)
 
     def bucket(self, rows: int) -> int:
         """The measured bucket nearest to `rows` by ratio."""

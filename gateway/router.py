@@ -21,6 +21,8 @@ class ModelRoutes:
     default: str | None
     absent: Mapping[str, str] = field(default_factory=dict)
     """Versions that exist and cannot answer -> why."""
+    unloaded: bool = False
+    """Taken out of routing by the model repository, until it is loaded again."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class RouteTable:
             raise NotFound(f"Request for unknown model: '{name}' is not found")
         version = model.default if ref is None else model.aliases.get(ref, ref)
         if version is None:
-            if model.absent:
+            if model.absent and not model.unloaded:
                 newest, why = list(model.absent.items())[-1]
                 raise NotReady(f"Request for unknown model: '{name}' version {newest} is not at ready state: {why}")
             raise NotFound(f"Request for unknown model: '{name}' has no available versions")

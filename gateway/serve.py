@@ -12,13 +12,23 @@ import msgspec
 from gateway.admission import Admission
 from gateway.batch import Answer
 from gateway.batcher import Batcher
-from gateway.errors import ClientGone, DeadlineExceeded, Draining, GatewayError, NotFound, Overloaded, status_of
+from gateway.errors import (
+    BadRequest,
+    ClientGone,
+    DeadlineExceeded,
+    Draining,
+    GatewayError,
+    NotFound,
+    Overloaded,
+    status_of,
+)
 from gateway.health import Health
 from gateway.metrics import Metrics
 from gateway.ranking import VersionRoute
 from gateway.router import RouteTable
 from gateway.runners import Runners
 from gateway.settings import Settings
+from gateway.shared_memory import Regions
 from gateway.statistics import Statistics
 from gateway.tensors import Tensor
 
@@ -60,6 +70,7 @@ class Serving:
         self.statistics = Statistics(lambda: self.table)
         self.metrics = Metrics(self.statistics)
         self.health = Health()
+        self.regions = Regions(settings.shared_memory)
         self.runners = Runners(
             settings.slot_bytes, settings.load_timeout_s, self.health, self.metrics.runner_died, self.statistics
         )
@@ -120,6 +131,8 @@ async def infer(serving: Serving, call: Call) -> Result:
     if batcher is None:  # deleted while the request was being decoded
         raise NotFound(f"Request for unknown model: '{route.name}' version {route.version} is not found")
     checked = batcher.check(call.inputs, call.id)
+    if checked.rows > route.max_batch_size > 0:
+        raise _too_many_rows(route, call.id)
     remaining_s = serving.deadline_s(call.timeout_s)
     serving.admission.enter(checked.nbytes)
     try:
@@ -163,6 +176,11 @@ def observe_failure(serving: Serving, model: str, ref: str | None, error: BaseEx
         serving.metrics.shed(error.reason)
     code = 499 if isinstance(error, ClientGone) else status_of(error)
     serving.statistics.failed(model, version, code, reason, time.monotonic_ns() - received_ns)
+
+
+def _too_many_rows(route: VersionRoute, request_id: str) -> BadRequest:
+    prefix = f"[request id: {request_id}] " if request_id else ""
+    return BadRequest(f"{prefix}inference request batch-size must be <= {route.max_batch_size} for '{route.name}'")
 
 
 async def _open(serving: Serving, route: VersionRoute, pin: str, remaining_s: float) -> None:

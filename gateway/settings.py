@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     insecure: bool = Field(False, description="allow listening beyond loopback without any API key")
     threads: int | None = Field(None, ge=1, description="threads of a runner (default: the cores it may use)")
     max_inflight: int = Field(1024, ge=1, description="predictions admitted at once; the next one is refused with 503")
+    shared_memory: bool = Field(False, description="let clients pass tensors through files of /dev/shm they name")
     max_body_bytes: int = Field(64 * MIB, ge=1024, description="largest prediction body")
     max_upload_bytes: int = Field(4096 * MIB, ge=1024, description="largest model or samples upload")
     slot_bytes: int = Field(512 * MIB, ge=MIB, description="shared memory of one batch: its inputs and its outputs")

@@ -13,7 +13,9 @@ from gateway.auth import Keyring
 from gateway.children import Child
 from gateway.follow import Follower
 from gateway.serve import Serving
+from gateway.server_controls import ServerControls
 from gateway.settings import Settings
+from gateway.shared_memory import CudaRegions
 from model_store.store import ModelStore
 
 _FOLLOWED_S, _LOOK_S = 2.0, 0.005
@@ -27,6 +29,8 @@ class Gateway:
     follower: Follower
     keyring: Keyring
     worker: Child | None
+    controls: ServerControls
+    cuda_regions: CudaRegions = field(default_factory=CudaRegions)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
     """Uploads received at once: each may hold `max_upload_bytes` of disk."""

@@ -135,6 +135,7 @@ def test_bodies_may_come_in_pieces_and_compressed(tmp_path):
 
 def test_large_json_is_decoded_off_the_loop_with_the_same_outcome(tmp_path):
     async def test(client, serving):
+        await deploy(serving, "mlp", zoo.mlp(), tmp_path, max_rows=4096)
         rows = np.tile(X, (2000, 1))
         given = {"name": "x", "shape": [2000, 64], "datatype": "FP32", "data": rows.tolist()}
         status, _, body = await client.post(INFER, json.dumps({"inputs": [given]}).encode())
