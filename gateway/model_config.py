@@ -40,7 +40,7 @@ def config_of(route: VersionRoute, override: Override | None = None) -> dict[str
         "parameters": dict((override or {}).get("parameters", {})),
     }
     if rows:
-        config["dynamic_batching"] = {"preferred_batch_size": [rows], "max_queue_delay_microseconds": 0}
+        config["dynamic_batching"] = {"preferred_batch_size": [route.max_rows], "max_queue_delay_microseconds": 0}
     return config
 
 

@@ -19,6 +19,8 @@ from model_store.entities import REFERENCE, Signature, Timing, Variant, Verdict
 
 HYSTERESIS = 1.03
 DEFAULT_MAX_ROWS = 64
+MOST_ROWS = 4096
+"""Most rows of one request to a model that batches: what such a model reports as its `max_batch_size`."""
 
 
 class Choice(NamedTuple):
@@ -47,7 +49,7 @@ class VersionRoute:
     sessions: Mapping[str, Session] = field(default_factory=dict)
     """Variants that are open, or being opened again, in a runner."""
     max_rows: int = DEFAULT_MAX_ROWS
-    """Most rows of a batch; 1: requests of this version are never put together."""
+    """Most rows that are put together into a batch; 1: requests of this version are never put together."""
     max_batch_size: int = 0
     """Most rows of one request; 0: as many as the client likes, since rows mean nothing here (PROTOCOL section 6)."""
 
@@ -61,12 +63,12 @@ class VersionRoute:
         """The same route with these sessions."""
         plans = (self.variants[variant].plan for variant in sessions)
         rows = min((plan.max_rows for plan in plans if plan is not None), default=DEFAULT_MAX_ROWS)
-        batched = rows if rows > 1 and self.signature.has_batch_axis else 0
+        batched = MOST_ROWS if rows > 1 and self.signature.has_batch_axis else 0
         return replace(self, sessions=dict(sessions), max_rows=rows, max_batch_size=batched)
 
     def limited(self, rows: int) -> VersionRoute:
         """The same route with at most `rows` rows in a request and in a batch; 0: nothing is put together."""
-        return replace(self, max_rows=max(1, rows), max_batch_size=rows)
+        return replace(self, max_rows=max(1, min(rows, self.max_rows)), max_batch_size=rows)
 
     def bucket(self, rows: int) -> int:
         """The measured bucket nearest to `rows` by ratio."""

@@ -103,7 +103,7 @@ def run_confined(
             verdict = "cancelled"
         if verdict:
             kill_group(child)
-        usage = _wait(child, 0.5 if not verdict else 30.0)
+        usage = _wait(child, min(0.5, remaining) if not verdict else 30.0)
         if verdict and usage is None:
             raise RuntimeError(f"child {child.pid} survived SIGKILL: the kernel holds it")
     for reader in readers:

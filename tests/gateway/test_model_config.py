@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import BadRequest, Unsupported
 from gateway.model_config import config_of, limit, override_from, parse_override
-from gateway.ranking import VersionRoute, rank
+from gateway.ranking import MOST_ROWS, VersionRoute, rank
 from tests import zoo
 from tests.gateway.engines import signature_of, variant
 
@@ -22,7 +22,7 @@ def route(model=None, max_rows: int = 64, name: str = "simple") -> VersionRoute:
 
 def test_a_batching_model_leaves_its_batch_axis_out_of_dims():
     config = config_of(route())
-    assert config["max_batch_size"] == 64
+    assert config["max_batch_size"] == MOST_ROWS
     assert config["platform"] == "onnxruntime_onnx"
     assert config["input"][0] == {
         "name": "INPUT0", "data_type": "TYPE_INT32", "format": "FORMAT_NONE", "dims": [16], "optional": False,
@@ -55,12 +55,12 @@ def test_nothing_is_said_that_changes_what_clients_do():
     assert absent.isdisjoint(config_of(route()))
 
 
-@pytest.mark.parametrize(("asked", "rows"), [("16", 16), (16, 16), (1, 1), ("0", 0), (64, 64)])
+@pytest.mark.parametrize(("asked", "rows"), [("16", 16), (16, 16), (1, 1), ("0", 0), (64, 64), (MOST_ROWS, MOST_ROWS)])
 def test_max_batch_size_can_be_lowered(asked, rows):
     override = override_from({"max_batch_size": asked}, route())
     limited = limit(route(), override)
     assert config_of(limited, override)["max_batch_size"] == rows
-    assert limited.max_rows == max(1, rows)
+    assert limited.max_rows == max(1, min(rows, 64))
 
 
 def test_a_whole_config_may_be_sent_back_with_a_change():
@@ -82,7 +82,7 @@ def test_a_whole_config_may_be_sent_back_without_batching():
 @pytest.mark.parametrize(
     ("given", "kind", "words"),
     [
-        ({"max_batch_size": 65}, BadRequest, "max_batch_size 65 is more than 64"),
+        ({"max_batch_size": 4097}, BadRequest, "max_batch_size 4097 is more than 4096"),
         ({"max_batch_size": -1}, BadRequest, "whole number"),
         ({"max_batch_size": "many"}, BadRequest, "whole number"),
         ({"max_batch_size": True}, BadRequest, "whole number"),

@@ -114,9 +114,9 @@ def test_a_runner_killed_mid_batch_costs_nobody_an_answer_when_another_variant_c
             first = await ask(serving, "big", slow_inputs(1))
             assert first.answer.variant == "ort-cpu.fast"
             runner = serving.runners.get("ort-cpu")
+            os.kill(runner.pid, signal.SIGSTOP)  # so that the batch is surely under way when its runner dies
             task = asyncio.create_task(ask(serving, "big", slow_inputs()))
             await until(lambda: runner.inflight == 1)
-            await asyncio.sleep(0.05)
             os.kill(runner.pid, signal.SIGKILL)
             result = await task
             assert result.answer.variant == "reference"
