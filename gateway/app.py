@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from importlib.metadata import version as installed
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 from fastapi import FastAPI, Request
@@ -40,6 +40,9 @@ from model_store.errors import StoreError
 from model_store.policy import InvalidPolicy
 from model_store.store import ModelStore
 
+if TYPE_CHECKING:
+    from gateway.grpc.server import GrpcServer
+
 ROUTERS = (predictions, models, versions, aliases, jobs, targets, v2, metrics)
 
 _LOOK_S, _IMPATIENT_S = 0.01, 10.0
@@ -67,11 +70,46 @@ async def _run(settings: Settings) -> int:
         where = f"{settings.host}:{settings.port}"
         raise StartRefused(f"cannot listen on {where}: {exc.strerror}; take another --port (0: any free one)") from exc
     with listener:
-        async with started(settings) as gateway:
-            server = Server(build_app(gateway), settings, on_drain=lambda: _drain(gateway))
-            async with _background(announcement=_announce(gateway, url_of(listener))):
+        grpc = _grpc_server(settings) if settings.grpc else None
+        async with started(settings) as gateway, contextlib.AsyncExitStack() as stack:
+            closing = asyncio.Event()
+            server = Server(build_app(gateway), settings, lambda: _drain(gateway), closing.set)
+            where = url_of(listener)
+            if grpc is not None:
+                await grpc.start(gateway)
+                where += f" (gRPC: {grpc.address})"
+                await stack.enter_async_context(_closed_with(grpc, closing, settings.drain_timeout_s))
+            async with _background(announcement=_announce(gateway, where)):
                 await server.serve(sockets=[listener])
     return 0
+
+
+def _grpc_server(settings: Settings) -> GrpcServer:
+    """Raises StartRefused when its port is taken."""
+    from gateway.grpc.server import GrpcServer  # the library costs memory: only who serves it pays
+
+    try:
+        return GrpcServer(settings.host, settings.grpc_port)
+    except OSError as exc:
+        raise StartRefused(
+            f"cannot serve gRPC: {exc}; take another --grpc-port (0: any free one), or --no-grpc"
+        ) from exc
+
+
+@contextlib.asynccontextmanager
+async def _closed_with(grpc: GrpcServer, closing: asyncio.Event, patience_s: float) -> AsyncIterator[None]:
+    """Drain gRPC while HTTP drains, from the moment `closing` is set; wait for it in the end."""
+
+    async def close() -> None:
+        await closing.wait()
+        await grpc.close(patience_s)
+
+    task = asyncio.create_task(close(), name="gRPC")
+    try:
+        yield
+    finally:
+        closing.set()
+        await task
 
 
 @contextlib.asynccontextmanager
@@ -167,7 +205,7 @@ def _drain(gateway: Gateway) -> None:
         gateway.worker.stop_soon()
 
 
-async def _announce(gateway: Gateway, url: str) -> None:
+async def _announce(gateway: Gateway, where: str) -> None:
     """Say that the gateway answers, once it does: one line on stdout, for people and for scripts that wait."""
     waited = 0.0
     while not gateway.serving.ready()[0]:
@@ -176,9 +214,7 @@ async def _announce(gateway: Gateway, url: str) -> None:
         if waited >= _IMPATIENT_S:
             event(logging.WARNING, "not ready yet", reason=gateway.serving.ready()[1])
             waited = 0.0
-    print(f"forgeway is ready at {url}", flush=True)  # noqa: T201 - the one line that `serve` says
-    if gateway.settings.grpc_port:
-        event(logging.INFO, "gRPC is not served yet", grpc_port=gateway.settings.grpc_port)
+    print(f"forgeway is ready at {where}", flush=True)  # noqa: T201 - the one line that `serve` says
 
 
 @contextlib.asynccontextmanager

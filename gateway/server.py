@@ -85,9 +85,15 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """`on_drain` is called once, when the first signal comes."""
+    """`on_drain` is called once, when the first signal comes; `on_close` once, when no more requests are accepted."""
 
-    def __init__(self, app: Callable[..., object], settings: Settings, on_drain: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: Callable[..., object],
+        settings: Settings,
+        on_drain: Callable[[], None],
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -106,6 +112,7 @@ class Server(uvicorn.Server):
         )
         self._settings = settings
         self._on_drain = on_drain
+        self._on_close = on_close
         self._signals = 0
         self._ticks = 0
 
@@ -129,7 +136,9 @@ class Server(uvicorn.Server):
             self.force_exit = True
 
     def _close(self) -> None:
-        self.should_exit = True
+        if not self.should_exit:
+            self.should_exit = True
+            self._on_close()
 
     async def on_tick(self, counter: int) -> bool:
         if counter % _SWEEP_TICKS == 0:

@@ -22,7 +22,8 @@ class RunningGateway:
         self.log = data.with_name(f"{data.name}.log")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("FORGEWAY_")}
-        command = [sys.executable, "-m", "gateway.cli", "serve", "--port", "0", "--data", str(data), *flags]
+        command = [sys.executable, "-m", "gateway.cli", "serve", "--port", "0", "--grpc-port", "0"]
+        command += ["--data", str(data), *flags]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment

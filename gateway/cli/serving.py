@@ -51,9 +51,9 @@ def every_setting(command: Callable[..., None]) -> Callable[..., None]:
 
 @every_setting
 def serve(**flags: Any) -> None:
-    """Run the gateway: the HTTP server, the runners and a compile worker.
+    """Run the gateway: HTTP and gRPC on the same models, the runners and a compile worker.
 
-    Prints one line with the URL when it is ready. gRPC is not served yet: --grpc-port is accepted and unused.
+    Prints one line with the URL, and where gRPC listens, when it is ready.
     Every flag is also a FORGEWAY_* variable and a key of forgeway.toml.
     """
     from gateway.app import run
