@@ -37,11 +37,14 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Item:
-    """One request in the batcher. `gone()` resolves when its client leaves; None when nobody can tell."""
+    """One request in the batcher. `gone()` resolves when its client leaves; None when nobody can tell.
+
+    `level`: its place in the order of requests that wait (gateway/line.py).
+    """
 
     __slots__ = (
-        "alone", "answer", "attempts", "avoid", "deadline_ns", "gone", "inputs", "key", "nbytes", "pin", "queued_ns",
-        "rows", "watch",
+        "alone", "answer", "attempts", "avoid", "deadline_ns", "gone", "inputs", "key", "level", "nbytes", "pin",
+        "queued_ns", "rows", "watch",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +55,7 @@ class Item:
         deadline_ns: int,
         pin: str | None,
         gone: Callable[[], Awaitable[Any]] | None,
+        level: int,
     ) -> None:
         self.inputs = checked.inputs
         self.rows = checked.rows
@@ -62,6 +66,7 @@ class Item:
         self.deadline_ns = deadline_ns
         self.pin = pin
         self.gone = gone
+        self.level = level
         self.alone = checked.key is None
         self.avoid: str | None = None
         self.attempts = 0

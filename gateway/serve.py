@@ -52,8 +52,6 @@ class Call(msgspec.Struct, gc=False):
     """Resolves when the client leaves."""
     priority: int = 0
     """1 is the highest; 0: the default of the queue (Triton's schedule policy)."""
-    queue_timeout_s: float | None = None
-    """Longest wait in the queue (the V2 parameter `timeout`); None: as long as the deadline allows."""
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
@@ -138,11 +136,11 @@ async def infer(serving: Serving, call: Call) -> Result:
     try:
         if call.pin is not None:
             await _open(serving, route, call.pin, remaining_s)
-        if batcher.waiting_rows and (wait_s := batcher.expected_wait_s()) > remaining_s:
+        if not call.priority and batcher.waiting_rows and (wait_s := batcher.expected_wait_s()) > remaining_s:
             text = f"Exceeds maximum queue size: the queue takes {wait_s:.1f} s, the deadline is in {remaining_s:.1f} s"
             raise Overloaded(text, "deadline", wait_s - remaining_s)
         deadline_ns = call.decoded_ns + int(remaining_s * 1e9)
-        answer = await batcher.submit(checked, deadline_ns, call.pin, call.gone)
+        answer = await batcher.submit(checked, deadline_ns, call.pin, call.gone, call.priority)
         return Result(route, answer, checked.rows)
     finally:
         serving.admission.leave(checked.nbytes)
@@ -184,9 +182,12 @@ def _too_many_rows(route: VersionRoute, request_id: str) -> BadRequest:
 
 
 async def _open(serving: Serving, route: VersionRoute, pin: str, remaining_s: float) -> None:
-    """Open a pinned variant that nobody else needs. Raises BadRequest, NotReady, DeadlineExceeded."""
+    """See to it that a pinned variant is open, and stays open. Raises BadRequest, NotReady, DeadlineExceeded.
+
+    Also when it is open already: the next table might do without it, and this request would wait in vain.
+    """
     route.check_pin(pin)
-    if pin in route.sessions or serving.open_pinned is None:
+    if serving.open_pinned is None:
         return
     try:
         await asyncio.wait_for(serving.open_pinned(route, pin), remaining_s)

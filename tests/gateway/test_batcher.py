@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from gateway.batch import fill
-from gateway.batcher import Batcher
-from gateway.errors import ClientGone, DeadlineExceeded, GatewayError, ModelFailed, NotReady, RunnerDied
+from gateway.batcher import MOST_OVERTAKINGS, Batcher
+from gateway.errors import ClientGone, DeadlineExceeded, GatewayError, ModelFailed, NotReady, QueueTimeout, RunnerDied
 from gateway.health import Health
 from gateway.ranking import VersionRoute, rank
 from gateway.statistics import Statistics
@@ -43,7 +43,7 @@ class NumpyRunner:
     def __init__(self, fate, delay, pump):
         self._fate, self._delay, self._pump = fate, delay, pump
         self._flying = []
-        self.batches = []
+        self.batches, self.sent = [], []
 
     @property
     def has_free_slot(self):
@@ -53,6 +53,7 @@ class NumpyRunner:
         slot = bytearray(SLOT)
         places, end = fill(memoryview(slot), work.items)
         self.batches.append([item.rows for item in work.items])
+        self.sent.append(list(work.items))
         self._flying.append((work, memoryview(slot), places, end))
         if len(self._flying) == 1:
             asyncio.get_running_loop().call_later(self._delay(), self._finish)
@@ -104,9 +105,9 @@ class Bench:
         while self.runner.has_free_slot and self.batcher.dispatch():
             pass
 
-    def submit(self, x, timeout_s=5.0, pin=None, gone=None):
+    def submit(self, x, timeout_s=5.0, pin=None, gone=None, priority=0):
         checked = Checked((tensor(x),), len(x), x.nbytes, (x.shape[1:],))
-        return self.batcher.submit(checked, time.monotonic_ns() + int(timeout_s * 1e9), pin, gone)
+        return self.batcher.submit(checked, time.monotonic_ns() + int(timeout_s * 1e9), pin, gone, priority)
 
 
 def rows(n, value, width=4):
@@ -163,7 +164,85 @@ def test_thousands_of_random_schedules_strand_nobody_and_mix_up_nothing():
 
     asyncio.run(all_of_them())
     assert outcomes["answered"] > 8000
-    assert min(outcomes[name] for name in ("cancelled", "DeadlineExceeded", "ModelFailed", "RunnerDied")) > 10
+    assert min(outcomes[name] for name in ("cancelled", "QueueTimeout", "ModelFailed", "RunnerDied")) > 10
+
+
+def test_thousands_of_random_schedules_keep_the_order_of_priorities_and_starve_nobody():
+    seen = Counter()
+
+    async def schedule(seed: int) -> None:
+        dice = random.Random(seed)
+        limit = dice.choice([1, 2, 4])
+        bench = Bench(delay=lambda: dice.choice([0.0, 0.0005]), max_rows=limit)
+        waiting = []
+        dispatch = bench.runner.dispatch
+
+        def checked_dispatch(work):
+            items = work.items
+            assert sum(item.rows for item in items) <= limit or len(items) == 1, "a batch never exceeds max_rows"
+            assert len({(item.key, item.pin) for item in items}) == 1
+            leader, rest = items[0], items[1:]
+            left = [item for item in waiting if item not in items]
+            alike = [item for item in left if item.key == leader.key]
+            for item in items:
+                waiting.remove(item)
+                assert not any(other.level == item.level and other.queued_ns < item.queued_ns for other in alike), (
+                    "first come, first served within a level"
+                )
+            assert [item.level for item in rest] == sorted(item.level for item in rest)
+            better = [item for item in left if item.level < leader.level]
+            if better:  # only whoever has waited longest may go before its betters, and not twice in a row
+                assert all(leader.queued_ns <= item.queued_ns for item in left)
+                assert bench.overtaken == MOST_OVERTAKINGS
+                seen["oldest first"] += 1
+            older = [item for item in left if item.queued_ns < leader.queued_ns]
+            bench.overtaken = bench.overtaken + 1 if older else 0
+            assert bench.overtaken <= MOST_OVERTAKINGS, "nobody is put off for ever"
+            seen["overtakings"] += bool(older)
+            dispatch(work)
+
+        bench.overtaken = 0
+        bench.runner.dispatch = checked_dispatch
+        queue = bench.batcher._queue
+
+        def noted_queue(item, front=False):
+            waiting.append(item)
+            queue(item, front)
+
+        bench.batcher._queue = noted_queue
+        futures = []
+        for number in range(dice.randint(5, 60)):
+            priority = dice.choice([0, 0, 1, 2, 200, 2**40])
+            x = rows(dice.choice([1, 1, 1, 2, 5]), number, width=dice.choice([3, 3, 4]))
+            futures.append((x, bench.submit(x, priority=priority)))
+            if dice.random() < 0.2:
+                await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            for x, future in futures:
+                (y,) = (await future).outputs
+                np.testing.assert_array_equal(array(y), x + 1)
+                seen["answered"] += 1
+        assert bench.batcher.empty
+        assert bench.batcher.waiting_rows == 0
+
+    async def all_of_them():
+        for start in range(0, 2000, 100):
+            await asyncio.gather(*(schedule(seed) for seed in range(start, start + 100)))
+
+    asyncio.run(all_of_them())
+    assert min(seen["answered"], seen["overtakings"], seen["oldest first"] * 10) > 5000
+
+
+def test_a_steady_stream_of_urgent_requests_does_not_starve_the_others():
+    async def test():
+        bench = Bench(max_rows=1)
+        patient = bench.submit(rows(1, 0), priority=9)
+        urgent = [bench.submit(rows(1, n), priority=1) for n in range(100)]
+        await patient
+        assert sum(future.done() for future in urgent) <= MOST_OVERTAKINGS + 1
+        await asyncio.gather(*urgent)
+
+    asyncio.run(test())
 
 
 def test_dead_and_late_items_never_reach_a_runner():
@@ -172,7 +251,7 @@ def test_dead_and_late_items_never_reach_a_runner():
         gone, late, live = bench.submit(rows(1, 1)), bench.submit(rows(1, 2), timeout_s=-1), bench.submit(rows(1, 3))
         gone.cancel()
         await live
-        with pytest.raises(DeadlineExceeded, match="Request timeout expired"):
+        with pytest.raises(QueueTimeout, match="Request timeout expired"):
             await late
         assert bench.runner.batches == [[1]]
 
