@@ -30,7 +30,20 @@ from gateway.errors import APPLICATION_JSON, GatewayError, error_body, status_of
 from gateway.fastlane import FastLane
 from gateway.follow import Follower
 from gateway.logs import LOGGER, event, set_up
-from gateway.routes import aliases, jobs, metrics, models, predictions, targets, v2, versions
+from gateway.routes import (
+    aliases,
+    jobs,
+    metrics,
+    models,
+    predictions,
+    targets,
+    v2_controls,
+    v2_models,
+    v2_repository,
+    v2_server,
+    v2_shared_memory,
+    versions,
+)
 from gateway.serve import Serving
 from gateway.server import Server, listen, url_of
 from gateway.server_controls import ServerControls
@@ -43,7 +56,8 @@ from model_store.store import ModelStore
 if TYPE_CHECKING:
     from gateway.grpc.server import GrpcServer
 
-ROUTERS = (predictions, models, versions, aliases, jobs, targets, v2, metrics)
+V2 = (v2_server, v2_models, v2_repository, v2_shared_memory, v2_controls)
+ROUTERS = (predictions, models, versions, aliases, jobs, targets, *V2, metrics)
 
 _LOOK_S, _IMPATIENT_S = 0.01, 10.0
 

@@ -52,6 +52,8 @@ def needed(method: str, path: str) -> frozenset[str]:
         return frozenset(("read", "predict")) if path.startswith("/v2/") else frozenset(("read",))
     if method == "POST" and (path.endswith(("/infer", ":predict"))):
         return frozenset(("predict",))
+    if method == "POST" and path.startswith(("/v2/systemsharedmemory/", "/v2/cudasharedmemory/")):
+        return frozenset(("predict",))
     if method == "POST" and path == "/v2/repository/index":
         return frozenset(("read", "predict"))
     if method == "POST" and path.endswith("/compile"):

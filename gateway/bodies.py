@@ -1,6 +1,7 @@
 """JSON bodies of the management API are small: whoever sends more is told so before it fills our memory.
 
-Uploads have a limit of their own (uploads.py), and predictions never come here (fastlane.py).
+Uploads and loads of the model repository have limits of their own (uploads.py, routes/v2_repository.py), and
+predictions never come here (fastlane.py).
 """
 
 from __future__ import annotations
@@ -37,4 +38,4 @@ class BoundedBodies:
 
 def _is_upload(scope: Scope) -> bool:
     path: str = scope["path"]
-    return scope["method"] == "POST" and path.endswith("/versions")
+    return scope["method"] == "POST" and path.endswith(("/versions", "/load"))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from google.protobuf import json_format
 
 from gateway import repository
-from gateway.errors import NotReady, Unsupported
+from gateway.errors import NotFound, NotReady, Unsupported
 from gateway.grpc import caller as calling
 from gateway.grpc.caller import Caller
 from gateway.grpc.health import is_ready
@@ -22,7 +22,7 @@ from gateway.grpc.messages import Method
 from gateway.grpc.parameters import values_of
 from gateway.metadata import metadata_of
 from gateway.model_config import config_of
-from gateway.routes.v2 import EXTENSIONS
+from gateway.extensions import extensions
 from gateway.state import Gateway
 
 Json = dict[str, Any]
@@ -71,11 +71,16 @@ async def _model_ready(gateway: Gateway, request: Any) -> Json:
         return {"ready": repository.is_ready(gateway.serving.table.resolve(request.name, request.version or None))}
     except NotReady:
         return {"ready": False}
+    except NotFound:
+        known = gateway.serving.table.models.get(request.name)
+        if known is None or not known.unloaded:
+            raise
+        return {"ready": False}
 
 
 async def _server_metadata(gateway: Gateway, request: Any) -> Json:
     name = gateway.settings.server_name
-    return {"name": name, "version": installed("forgeway"), "extensions": list(EXTENSIONS)}
+    return {"name": name, "version": installed("forgeway"), "extensions": extensions(gateway.settings)}
 
 
 async def _model_metadata(gateway: Gateway, request: Any) -> Json:

@@ -5,68 +5,67 @@ POST never comes this far: the fast lane in front of the application answers it 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Header
 from starlette.responses import Response
+
+from gateway.routes import v2_schemas as schemas
+from gateway.routes.v2_paths import VERSION, Name, Version
 
 router = APIRouter(tags=["predictions"])
 
-_TENSOR = {
-    "type": "object",
-    "required": ["name", "shape", "datatype"],
-    "properties": {
-        "name": {"type": "string"},
-        "shape": {"type": "array", "items": {"type": "integer"}},
-        "datatype": {"type": "string", "example": "FP32"},
-        "data": {"type": "array", "items": {}},
-        "parameters": {"type": "object"},
-    },
-}
+_BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _INFER: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["inputs"],
-                    "properties": {
-                        "id": {"type": "string"},
-                        "inputs": {"type": "array", "items": _TENSOR},
-                        "outputs": {"type": "array", "items": {"type": "object"}},
-                        "parameters": {"type": "object", "description": "`variant` pins one; `timeout` in µs"},
-                    },
-                }
+        "content": {schemas.JSON: {"schema": schemas.INFER_REQUEST}, **_BINARY},
+    }
+}
+_ANSWERED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "the outputs; binary ones lie behind the JSON",
+        "content": {schemas.JSON: {"schema": schemas.INFER_ANSWER}, **_BINARY},
+        "headers": {
+            "inference-header-content-length": {
+                "description": "bytes of the JSON, when binary tensors follow it", "schema": {"type": "string"},
             },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "forgeway-variant": {"description": "who answered", "schema": {"type": "string"}},
+            "server-timing": {"description": "milliseconds of every stage", "schema": {"type": "string"}},
         },
     }
+}  # fmt: skip
+_PREDICT = {
+    "type": "object",
+    "required": ["instances"],
+    "properties": {"instances": {"type": "array", "minItems": 1, "items": {}}},
 }
-_PREDICT: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["instances"],
-                    "properties": {"instances": {"type": "array", "items": {}}},
-                }
-            }
-        },
-    }
-}
+_PREDICTED = {"type": "object", "required": ["predictions"], "properties": {"predictions": {}}}
+_HeaderLength = Annotated[
+    str | None,
+    Header(
+        alias="Inference-Header-Content-Length",
+        description="bytes of JSON before binary tensors; 0: the body is one raw tensor",
+        json_schema_extra={"pattern": "^[0-9]+$"},
+    ),
+]
 
 
-@router.post("/v2/models/{name}/infer", openapi_extra=_INFER)
-@router.post("/v2/models/{name}/versions/{version:int}/infer", openapi_extra=_INFER)
-async def infer() -> Response:
+@router.post("/v2/models/{name}/infer", openapi_extra=_INFER, responses=_ANSWERED)
+async def infer(name: Name, header_length: _HeaderLength = None) -> Response:
     """Predict (V2, JSON or binary). The headers `forgeway-variant` and `Server-Timing` say who answered, and how."""
     raise AssertionError("the fast lane answers this")
 
 
-@router.post("/v1/models/{name}:predict", openapi_extra=_PREDICT)
-async def predict() -> Response:
+@router.post("/v2/models/{name}" + VERSION + "/infer", openapi_extra=_INFER, responses=_ANSWERED)
+async def version_infer(name: Name, version: Version, header_length: _HeaderLength = None) -> Response:
+    """Predict with one version (V2, JSON or binary)."""
+    raise AssertionError("the fast lane answers this")
+
+
+@router.post(
+    "/v1/models/{name}:predict", openapi_extra=schemas.body(_PREDICT, True), responses=schemas.answer(_PREDICTED)
+)
+async def predict(name: Name) -> Response:
     """Predict (V1): `{"instances": [...]}` gives `{"predictions": [...]}`."""
     raise AssertionError("the fast lane answers this")
