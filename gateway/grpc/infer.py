@@ -92,5 +92,5 @@ def refusal(exc: Exception, caller: Caller) -> Refused:
     if not isinstance(exc, GatewayError | Refused):
         log.error("unforeseen error", exc_info=exc)
     if isinstance(exc, DeadlineExceeded) and (left := calling.remaining_s(caller)) is not None and left < _NEARLY_S:
-        return Refused(Code.DEADLINE_EXCEEDED, str(exc))
+        return Refused(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")  # whoever is first, the client reads these words
     return refused(exc)

@@ -55,9 +55,14 @@ async def unload(name: Name, request: Request, gateway: Here) -> Response:
 
 
 @router.post("/{repository_name}/index", responses=schemas.unsupported())
+async def named_index(repository_name: str) -> Response:
+    """There is one repository and it has no name: 501."""
+    raise Unsupported("'repository_name' specification is not supported")
+
+
 @router.post("/{repository_name}/models/{name}/load", responses=schemas.unsupported())
 @router.post("/{repository_name}/models/{name}/unload", responses=schemas.unsupported())
-async def named_repository(repository_name: str) -> Response:
+async def named_repository(repository_name: str, name: str) -> Response:
     """There is one repository and it has no name: 501."""
     raise Unsupported("'repository_name' specification is not supported")
 
