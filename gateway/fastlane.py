@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from gateway.codec import compression, v1, v2_reply, v2_request
+from gateway.codec import compression, v1, v2_raw, v2_reply, v2_request
 from gateway.errors import (
     APPLICATION_JSON,
     BadRequest,
@@ -35,6 +35,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OFF_LOOP_BYTES = 1 << 20
 """JSON bodies larger than this are decoded in a thread."""
+
+OFF_LOOP_PACKED_BYTES = 1 << 16
+"""Bodies larger than this are packed and unpacked in a thread."""
 
 log = logging.getLogger("forgeway.request")
 
@@ -83,16 +86,21 @@ class FastLane:
         route = self._serving.table.resolve(lane.model, lane.version)
         given = headers.get(b"inference-header-content-length")
         length = None if given is None else v2_request.check_header_length(given, len(body))
-        if (len(body) if length is None else length) > OFF_LOOP_BYTES:
-            request = await asyncio.to_thread(v2_request.decode, body, length, route.name)
+        regions = self._serving.regions
+        if length == 0:
+            request = v2_raw.decode(body, route)
+        elif (len(body) if length is None else length) > OFF_LOOP_BYTES:
+            request = await asyncio.to_thread(v2_request.decode, body, length, route.name, regions)
         else:
-            request = v2_request.decode(body, length, route.name)
-        v2_reply.check_outputs(request, route)
+            request = v2_request.decode(body, length, route.name, regions)
+        v2_reply.check_outputs(request, route, regions)
         asked = request.timeout_s or _timeout(headers)
         pin = request.variant or _pin(headers)
-        call = Call(route, request.inputs, request.id, asked, pin, received_ns, time.monotonic_ns(), receive)
+        call = Call(
+            route, request.inputs, request.id, asked, pin, received_ns, time.monotonic_ns(), receive, request.priority
+        )
         result = await infer(self._serving, call)
-        encoded = v2_reply.encode(request, result)
+        encoded = v2_reply.encode(request, result, regions)
         if encoded.json_bytes is None:
             fields = [(b"content-type", b"application/json")]
         else:
@@ -100,8 +108,11 @@ class FastLane:
                 (b"content-type", b"application/octet-stream"),
                 (b"inference-header-content-length", b"%d" % encoded.json_bytes),
             ]
-        fields.append((b"content-length", b"%d" % encoded.nbytes))
-        return self._answered(call, result, fields, encoded.chunks)
+        chunks, nbytes = encoded.chunks, encoded.nbytes
+        if nbytes >= compression.LEAST_BYTES and (accept := headers.get(b"accept-encoding")) is not None:
+            chunks, nbytes = await _packed(chunks, nbytes, accept, fields)
+        fields.append((b"content-length", b"%d" % nbytes))
+        return self._answered(call, result, fields, chunks)
 
     async def _v1(self, lane: Lane, headers: dict[bytes, bytes], receive: Receive, received_ns: int) -> Reply:
         body = await self._body(headers, receive)
@@ -112,12 +123,17 @@ class FastLane:
             request = v1.decode(body, route.signature)
         pin = request.variant or _pin(headers)
         call = Call(
-            route, request.inputs, "", _timeout(headers), pin, received_ns, time.monotonic_ns(), receive
+            route, request.inputs, None, _timeout(headers), pin, received_ns, time.monotonic_ns(), receive
         )  # fmt: skip
         result = await infer(self._serving, call)
+        fields = [(b"content-type", b"application/json")]
         encoded = v1.encode(request, result)
-        fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(encoded))]
-        return self._answered(call, result, fields, [encoded])
+        chunks: list[bytes | memoryview] = [encoded]
+        nbytes = len(encoded)
+        if nbytes >= compression.LEAST_BYTES and (accept := headers.get(b"accept-encoding")) is not None:
+            chunks, nbytes = await _packed(chunks, nbytes, accept, fields)
+        fields.append((b"content-length", b"%d" % nbytes))
+        return self._answered(call, result, fields, chunks)
 
     def _answered(self, call: Call, result: Result, fields: list[Header], chunks: list[bytes | memoryview]) -> Reply:
         answer = result.answer
@@ -154,7 +170,26 @@ class FastLane:
             more = message.get("more_body", False)
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         encoding = headers.get(b"content-encoding")
-        return body if encoding is None else compression.decompress(body, encoding, limit)
+        if encoding is None:
+            return body
+        if len(body) > OFF_LOOP_PACKED_BYTES:
+            return await asyncio.to_thread(compression.decompress, body, encoding, limit)
+        return compression.decompress(body, encoding, limit)
+
+
+async def _packed(
+    chunks: list[bytes | memoryview], nbytes: int, accept: bytes, fields: list[Header]
+) -> tuple[list[bytes | memoryview], int]:
+    """The chunks compressed as the client likes best, and their size; what was done is added to `fields`."""
+    encoding = compression.preferred(accept)
+    if encoding is None:
+        return chunks, nbytes
+    if nbytes > OFF_LOOP_PACKED_BYTES:
+        packed = await asyncio.to_thread(compression.compress, chunks, encoding)
+    else:
+        packed = compression.compress(chunks, encoding)
+    fields.append((b"content-encoding", encoding))
+    return [packed], len(packed)
 
 
 @lru_cache(2048)

@@ -13,7 +13,6 @@ from gateway.admission import Admission
 from gateway.batch import Answer
 from gateway.batcher import Batcher
 from gateway.errors import (
-    BadRequest,
     ClientGone,
     DeadlineExceeded,
     Draining,
@@ -30,7 +29,7 @@ from gateway.runners import Runners
 from gateway.settings import Settings
 from gateway.shared_memory import Regions
 from gateway.statistics import Statistics
-from gateway.tensors import Tensor
+from gateway.tensors import Tensor, wrong
 
 REFERENCE_TARGET = "ort-cpu"
 _BYTES_IN_FLIGHT_SLOTS = 4
@@ -42,7 +41,8 @@ class Call(msgspec.Struct, gc=False):
 
     route: VersionRoute
     inputs: Sequence[tuple[str, Tensor]]
-    id: str = ""
+    id: str | None = ""
+    """The client's; empty when it gave none, None where requests have none (V1)."""
     timeout_s: float | None = None
     """Counted from `decoded_ns`: how long a body takes to arrive is the server's business."""
     pin: str | None = None
@@ -130,7 +130,8 @@ async def infer(serving: Serving, call: Call) -> Result:
         raise NotFound(f"Request for unknown model: '{route.name}' version {route.version} is not found")
     checked = batcher.check(call.inputs, call.id)
     if checked.rows > route.max_batch_size > 0:
-        raise _too_many_rows(route, call.id)
+        text = f"inference request batch-size must be <= {route.max_batch_size} for '{route.name}'"
+        raise wrong(call.id, text)
     remaining_s = serving.deadline_s(call.timeout_s)
     serving.admission.enter(checked.nbytes)
     try:
@@ -174,11 +175,6 @@ def observe_failure(serving: Serving, model: str, ref: str | None, error: BaseEx
         serving.metrics.shed(error.reason)
     code = 499 if isinstance(error, ClientGone) else status_of(error)
     serving.statistics.failed(model, version, code, reason, time.monotonic_ns() - received_ns)
-
-
-def _too_many_rows(route: VersionRoute, request_id: str) -> BadRequest:
-    prefix = f"[request id: {request_id}] " if request_id else ""
-    return BadRequest(f"{prefix}inference request batch-size must be <= {route.max_batch_size} for '{route.name}'")
 
 
 async def _open(serving: Serving, route: VersionRoute, pin: str, remaining_s: float) -> None:

@@ -19,6 +19,8 @@ from gateway.wire import ITEM_BYTES
 from model_store.entities import Signature, TensorSpec
 
 _KNOWN_LAYOUTS = 1024
+_MOST_ELEMENTS = 1 << 40
+"""Beyond any memory; an empty tensor with such a shape would only make a runtime stumble."""
 
 
 class Tensor(msgspec.Struct, frozen=True, gc=False):
@@ -57,8 +59,8 @@ class InputCheck:
         self._texts = any(spec.datatype == "BYTES" for spec in signature.inputs)
         self._known: dict[tuple[tuple[str, str, tuple[int, ...], int], ...], _Layout] = {}
 
-    def __call__(self, named: Sequence[tuple[str, Tensor]], request_id: str = "") -> Checked:
-        """Raises BadRequest with the words Triton uses."""
+    def __call__(self, named: Sequence[tuple[str, Tensor]], request_id: str | None = "") -> Checked:
+        """`request_id`: the client's, empty when it gave none, None where requests have none. Raises BadRequest."""
         layout = tuple([(name, tensor.datatype, tensor.shape, len(tensor.data)) for name, tensor in named])
         known = self._known.get(layout)
         if known is None:
@@ -73,20 +75,20 @@ class InputCheck:
                     self._check_texts(name, tensor, request_id)
         return Checked(tuple([named[position][1] for position in order]), rows, nbytes, key)
 
-    def _examine(self, named: Sequence[tuple[str, Tensor]], request_id: str) -> _Layout:
+    def _examine(self, named: Sequence[tuple[str, Tensor]], request_id: str | None) -> _Layout:
         """What follows from names, types, shapes and sizes alone, so it is looked at once per layout."""
         positions: list[int | None] = [None] * len(self._specs)
         for position, (name, tensor) in enumerate(named):
             if name not in self._specs:
-                raise self._wrong(request_id, f"unexpected inference input '{name}' for model '{self._name}'")
+                raise wrong(request_id, f"unexpected inference input '{name}' for model '{self._name}'")
             nth, spec = self._specs[name]
             if positions[nth] is not None:
-                raise self._wrong(request_id, f"input '{name}' already exists in request")
+                raise wrong(request_id, f"input '{name}' already exists in request")
             self._check(spec, tensor, request_id)
             positions[nth] = position
         order = tuple(position for position in positions if position is not None)
         if len(order) != len(positions):
-            raise self._wrong(request_id, self._missing(named))
+            raise wrong(request_id, self._missing(named))
         nbytes = sum(len(tensor.data) for _, tensor in named)
         shapes = [named[position][1].shape for position in order]
         if not self._batched:
@@ -95,10 +97,10 @@ class InputCheck:
         alike = rows > 0 and all(shape[0] == rows for shape in shapes)
         return _Layout(order, rows, nbytes, tuple(shape[1:] for shape in shapes) if alike else None)
 
-    def _check(self, spec: TensorSpec, tensor: Tensor, request_id: str) -> None:
+    def _check(self, spec: TensorSpec, tensor: Tensor, request_id: str | None) -> None:
         shape, expected = tensor.shape, spec.shape
         if tensor.datatype != spec.datatype:
-            raise self._wrong(
+            raise wrong(
                 request_id,
                 f"inference input '{spec.name}' data-type is '{tensor.datatype}', "
                 f"but model '{self._name}' expects '{spec.datatype}'",
@@ -109,23 +111,29 @@ class InputCheck:
                 if (size != wanted and wanted >= 0) or size < 0:
                     fits = False
         if not fits:
-            raise self._wrong(
+            raise wrong(
                 request_id,
                 f"unexpected shape for input '{spec.name}' for model '{self._name}'. "
                 f"Expected {_dims(expected)}, got {_dims(shape)}.",
             )
+        if prod(max(1, size) for size in shape) > _MOST_ELEMENTS:
+            raise wrong(
+                request_id,
+                f"input '{spec.name}' for model '{self._name}': the shape {_dims(shape)} causes total element count to "
+                f"exceed maximum size of {_MOST_ELEMENTS}",
+            )
         if tensor.datatype != "BYTES" and (size := prod(shape) * ITEM_BYTES[tensor.datatype]) != len(tensor.data):
-            raise self._wrong(
+            raise wrong(
                 request_id,
                 f"input byte size mismatch for input '{spec.name}' for model '{self._name}'. "
                 f"Expected {size}, got {len(tensor.data)}",
             )
 
-    def _check_texts(self, name: str, tensor: Tensor, request_id: str) -> None:
+    def _check_texts(self, name: str, tensor: Tensor, request_id: str | None) -> None:
         expected = prod(tensor.shape)
         ends = text_ends(tensor.data)
         if len(ends) != expected or (ends[-1] if ends else 0) != len(tensor.data):
-            raise self._wrong(
+            raise wrong(
                 request_id,
                 f"expected {expected} strings for inference input '{name}', got {len(ends)}; each is a 4-byte "
                 f"little-endian length and as many bytes, together {len(tensor.data)} bytes",
@@ -139,8 +147,10 @@ class InputCheck:
             f"Got input(s) {given}, but missing required input(s) {missing}. Please provide all required input(s)."
         )
 
-    def _wrong(self, request_id: str, text: str) -> BadRequest:
-        return BadRequest(f"[request id: {request_id}] {text}" if request_id else text)
+
+def wrong(request_id: str | None, text: str) -> BadRequest:
+    """A refusal as Triton begins it; None: of a protocol whose requests have no id."""
+    return BadRequest(text if request_id is None else f"[request id: {request_id or '<id_unknown>'}] {text}")
 
 
 def text_ends(data: bytes | memoryview) -> list[int]:

@@ -1,4 +1,7 @@
-"""The body of a V2 `infer` answer: JSON, and behind it the binary outputs (PROTOCOL sections 2 and 3)."""
+"""The body of a V2 `infer` answer: JSON, and behind it the binary outputs (PROTOCOL sections 2 and 3).
+
+Outputs may also go to shared memory, or be answered as their largest values.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,14 @@ from functools import lru_cache
 import msgspec
 import orjson
 
-from gateway.codec.v2_request import Request
+from gateway.classification import classify, refuse_unclassifiable
+from gateway.codec.v2_request import Asked, Place, Request
 from gateway.codec.values import refuse_half, to_json
 from gateway.errors import BadRequest
 from gateway.ranking import VersionRoute
 from gateway.serve import Result
+from gateway.shared_memory import Regions
+from gateway.tensors import Tensor, wrong
 
 JOIN_BELOW = 1 << 16
 """Bodies up to this size leave as one piece: one write is worth a copy. Larger tensors are sent as they are."""
@@ -25,18 +31,23 @@ class Body(msgspec.Struct, frozen=True, gc=False):
     json_bytes: int | None
 
 
-def encode(request: Request, result: Result) -> Body:
-    """Raises BadRequest for BYTES that JSON cannot carry; `check_outputs` has refused everything else."""
+def encode(request: Request, result: Result, regions: Regions) -> Body:
+    """Raises BadRequest for BYTES that JSON cannot carry, and for shared memory that is too small or gone;
+    `check_outputs` has refused everything else."""
     route, answer = result.route, result.answer
     specs = route.signature.outputs
     if request.outputs is None:
-        wanted = [(nth, request.binary) for nth in range(len(specs))]
+        wanted = [(nth, request.binary, 0, None) for nth in range(len(specs))]
     else:
-        wanted = [(_nth(route, name), binary) for name, binary in request.outputs]
+        wanted = [(_nth(route, name), *rest) for name, *rest in request.outputs]  # type: ignore[misc]
     heads, tensors = [], []
-    for nth, binary in wanted:
+    for nth, binary, classes, place in wanted:
         name, tensor = specs[nth].name, answer.outputs[nth]
-        if binary:
+        if classes:
+            tensor = classify(tensor, classes, route.max_batch_size > 0)
+        if place is not None:
+            heads.append(_placed(name, tensor, place, regions))
+        elif binary:
             heads.append(_binary_head(name, tensor.datatype, tensor.shape, len(tensor.data)))
             if len(tensor.data):
                 tensors.append(tensor.data)
@@ -52,17 +63,41 @@ def encode(request: Request, result: Result) -> Body:
     return Body([text, *tensors], nbytes, len(text))
 
 
-def check_outputs(request: Request, route: VersionRoute) -> None:
-    """Refuse outputs nobody has, and those JSON cannot carry, before anything is run. Raises BadRequest."""
+def check_outputs(request: Request, route: VersionRoute, regions: Regions) -> None:
+    """Refuse outputs nobody has, and those that cannot be given as asked for, before anything is run.
+
+    Raises BadRequest, and NotFound for regions nobody registered.
+    """
     if request.outputs is None and request.binary:
         return
     specs = {spec.name: spec for spec in route.signature.outputs}
-    asked = request.outputs or [(name, request.binary) for name in specs]
-    for name, binary in asked:
+    for name, binary, classes, place in request.outputs or [Asked(name, request.binary) for name in specs]:
         if name not in specs:
-            raise BadRequest(f"unexpected inference output '{name}' for model '{route.name}'")
-        if not binary:
+            raise wrong(request.id, f"unexpected inference output '{name}' for model '{route.name}'")
+        if classes:
+            refuse_unclassifiable(name, specs[name].datatype, classes)
+        elif place is not None:
+            regions.check(*place)
+        elif not binary:
             refuse_half(name, specs[name].datatype)
+
+
+def _placed(name: str, tensor: Tensor, place: Place, regions: Regions) -> bytes:
+    """Write an output to shared memory; what the answer says of it. Raises BadRequest, NotFound."""
+    nbytes = len(tensor.data)
+    if nbytes > place.nbytes:
+        raise BadRequest(
+            f"shared memory size specified with the request for output '{name}' ({place.nbytes} bytes) should be at "
+            f"least {nbytes} bytes to hold the results"
+        )
+    if nbytes:
+        regions.write(place.region, place.offset, tensor.data)
+    where = {
+        "shared_memory_region": place.region,
+        "shared_memory_offset": place.offset,
+        "shared_memory_byte_size": nbytes,
+    }
+    return orjson.dumps({"name": name, "datatype": tensor.datatype, "shape": tensor.shape, "parameters": where})
 
 
 def _nth(route: VersionRoute, name: str) -> int:

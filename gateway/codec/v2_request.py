@@ -1,5 +1,7 @@
 """The body of a V2 `infer` request: a JSON header, then the binary tensors it announces (PROTOCOL sections 2 and 3).
 
+A tensor may also lie in a shared memory region the header names. A body without any header is v2_raw.py's.
+
 Where Triton has words for a refusal, they are used: clients test for them.
 """
 
@@ -7,12 +9,13 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.codec.values import to_tensor
-from gateway.errors import BadRequest, Unsupported
+from gateway.errors import BadRequest
+from gateway.shared_memory import Regions
 from gateway.tensors import Tensor
 from gateway.wire import DATATYPES, MAX_RANK
 
@@ -28,6 +31,8 @@ _KNOWN_BELOW = 2048
 class InputParameters(msgspec.Struct, frozen=True, gc=False):
     binary_data_size: int | None = None
     shared_memory_region: str | None = None
+    shared_memory_offset: int = 0
+    shared_memory_byte_size: int | None = None
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -42,6 +47,8 @@ class OutputParameters(msgspec.Struct, frozen=True, gc=False):
     binary_data: bool | None = None
     classification: int | None = None
     shared_memory_region: str | None = None
+    shared_memory_offset: int = 0
+    shared_memory_byte_size: int | None = None
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -56,44 +63,67 @@ class Header(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] | None = None
 
 
+class Place(NamedTuple):
+    """Bytes of a registered shared memory region."""
+
+    region: str
+    offset: int
+    nbytes: int
+
+
+class Asked(NamedTuple):
+    """One output asked for: as binary or JSON, as its `classes` largest values (0: as it is), into shared memory."""
+
+    name: str
+    binary: bool
+    classes: int = 0
+    place: Place | None = None
+
+
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """A decoded request. `outputs`: (name, binary?) in the order asked for; None: all outputs, all alike."""
+    """A decoded request. `outputs`: in the order asked for; None: all outputs, all alike."""
 
     id: str
     inputs: list[tuple[str, Tensor]]
-    outputs: tuple[tuple[str, bool], ...] | None
+    outputs: tuple[Asked, ...] | None
     binary: bool
-    timeout_s: float | None
-    variant: str | None
+    timeout_s: float | None = None
+    variant: str | None = None
+    priority: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True):
     """What a header says once it was checked: everything of a request but the bytes of its tensors.
 
-    `inputs`: the header's input and its binary size, None when its data is in the header itself.
+    `inputs`: the header's input and its binary size, None when its data is in the header or in shared memory.
     """
 
     id: str
     inputs: tuple[tuple[Input, int | None], ...]
-    outputs: tuple[tuple[str, bool], ...] | None
+    outputs: tuple[Asked, ...] | None
     binary: bool
     timeout_s: float | None
     variant: str | None
+    priority: int
 
 
 _decoder = msgspec.json.Decoder(Header)
 
 
-def decode(body: bytes, header_length: int | None, model: str) -> Request:
-    """`header_length`: the value of `Inference-Header-Content-Length`, None when absent. Raises BadRequest."""
+def decode(body: bytes, header_length: int | None, model: str, regions: Regions) -> Request:
+    """`header_length`: the value of `Inference-Header-Content-Length`, None when absent.
+
+    Raises BadRequest, and NotFound for regions nobody registered.
+    """
     at = len(body) if header_length is None else header_length
-    # A client sends the same header again and again when its tensors lie behind it: then it is read once.
-    plan = _known_plan(body[:at]) if at <= _KNOWN_BELOW and at < len(body) else _plan(body[:at])
+    # A client sends the same header again and again when its tensors lie elsewhere: then it is read once.
+    again = at <= _KNOWN_BELOW and (at < len(body) or b'"data"' not in body)
+    plan = _known_plan(body[:at]) if again else _plan(body[:at])
     data = memoryview(body)
     inputs = []
     for given, size in plan.inputs:
         if size is None:
-            inputs.append((given.name, to_tensor(given.name, given.datatype, given.shape, given.data)))
+            inputs.append((given.name, _held(given, regions)))
             continue
         end = at + size
         if end > len(body):
@@ -105,17 +135,15 @@ def decode(body: bytes, header_length: int | None, model: str) -> Request:
         at = end
     if at != len(body):
         raise BadRequest(f"unexpected additional input data for model '{model}': {len(body) - at} bytes")
-    return Request(plan.id, inputs, plan.outputs, plan.binary, plan.timeout_s, plan.variant)
+    return Request(plan.id, inputs, plan.outputs, plan.binary, plan.timeout_s, plan.variant, plan.priority)
 
 
 def check_header_length(value: bytes, body_bytes: int) -> int:
-    """The number in `Inference-Header-Content-Length`. Raises BadRequest, Unsupported."""
+    """The number in `Inference-Header-Content-Length`; 0: the whole body is one tensor. Raises BadRequest."""
     size = int(value) if value.isdigit() else -1
     if not 0 <= size <= body_bytes:
         text = value.decode("latin-1")[:40]
         raise BadRequest(f"inference header size should be in range (0, {body_bytes}), got: {text}")
-    if size == 0 and body_bytes:
-        raise Unsupported("raw binary requests (inference header size 0) are not supported; send a JSON header")
     return size
 
 
@@ -140,9 +168,20 @@ def _header_with_literals(text: bytes) -> Header:
 
 def _plan(header: bytes) -> Plan:
     parsed = _header(header)
-    binary, timeout_s, variant = _parameters(parsed.parameters)
-    inputs = tuple((given, _binary_size(given)) for given in parsed.inputs)
-    return Plan(parsed.id, inputs, _outputs(parsed.outputs, binary), binary, timeout_s, variant)
+    given = parsed.parameters or {}
+    _check_parameters(given)
+    binary = given.get("binary_data_output", False)
+    inputs = tuple((each, _binary_size(each)) for each in parsed.inputs)
+    timeout_us = given.get("timeout", 0)
+    return Plan(
+        parsed.id,
+        inputs,
+        _outputs(parsed.outputs, binary),
+        binary,
+        timeout_us / 1e6 if timeout_us else None,
+        given.get("variant") or None,
+        given.get("priority", 0),
+    )
 
 
 _known_plan = lru_cache(256)(_plan)
@@ -164,14 +203,12 @@ def _binary_size(given: Input) -> int | None:
         raise BadRequest(f"{_ONE_OF}no field was set for input '{given.name}'.")
     if len(fields) > 1:
         raise BadRequest(f"{_ONE_OF}{' and '.join(fields)} were set for input '{given.name}'.")
-    if parameters.shared_memory_region is not None:
-        raise Unsupported(f"input '{given.name}': shared memory regions are not supported by this server")
     if given.datatype not in _DATATYPES:
         raise _bad_datatype(given)
-    if len(given.shape) > MAX_RANK or any(size < 0 for size in given.shape):
+    if len(given.shape) > MAX_RANK or any(not 0 <= size < 2**63 for size in given.shape):
         raise BadRequest(
             f"input '{given.name}' has the shape {list(given.shape)[:MAX_RANK]}: "
-            f"at most {MAX_RANK} sizes, none of them negative"
+            f"at most {MAX_RANK} sizes, none of them negative or beyond 63 bits"
         )
     if parameters.binary_data_size is not None and parameters.binary_data_size < 0:
         raise BadRequest(f"input '{given.name}': 'binary_data_size' must not be negative")
@@ -184,36 +221,72 @@ def _bad_datatype(given: Input) -> BadRequest:
     )
 
 
-def _parameters(given: dict[str, Any] | None) -> tuple[bool, float | None, str | None]:
-    """(binary_data_output, timeout in seconds, pinned variant). Raises BadRequest."""
-    if not given:
-        return False, None, None
-    for name in given:
+def _held(given: Input, regions: Regions) -> Tensor:
+    """An input whose data is in the header or in shared memory."""
+    parameters = given.parameters
+    if parameters is None or parameters.shared_memory_region is None:
+        return to_tensor(given.name, given.datatype, given.shape, given.data)
+    place = _place(f"input '{given.name}'", parameters)
+    return Tensor(given.datatype, given.shape, regions.read(*place))
+
+
+def _place(whose: str, parameters: InputParameters | OutputParameters) -> Place:
+    """Where in shared memory. Raises BadRequest."""
+    region, offset, nbytes = (
+        parameters.shared_memory_region, parameters.shared_memory_offset, parameters.shared_memory_byte_size
+    )  # fmt: skip
+    if not region or nbytes is None or offset < 0 or nbytes < 0:
+        raise BadRequest(
+            f"{whose}: shared memory takes 'shared_memory_region' and 'shared_memory_byte_size', perhaps "
+            "'shared_memory_offset', in bytes"
+        )
+    return Place(region, offset, nbytes)
+
+
+def _check_parameters(given: dict[str, Any]) -> None:
+    """Those with a meaning must be of their type; the others are the client's own business. Raises BadRequest."""
+    for name, value in given.items():
         if name == "headers" or name.startswith("triton_"):
-            raise BadRequest(f"parameter '{name}' is reserved and cannot be given in a request")
-    binary = given.get("binary_data_output", False)
-    if not isinstance(binary, bool):
-        raise BadRequest("parameter 'binary_data_output' must be true or false")
-    timeout = given.get("timeout")
-    if timeout is not None and (not isinstance(timeout, int) or isinstance(timeout, bool) or timeout < 0):
-        raise BadRequest("parameter 'timeout' must be a whole number of microseconds")
-    variant = given.get("variant")
-    if variant is not None and not isinstance(variant, str):
+            raise BadRequest(
+                f"parameter '{name[:60]}' is reserved: parameter keys starting with 'triton_' and 'headers' are for "
+                "Triton's own usage and should not be specified"
+            )
+        if not isinstance(value, str | int | float):
+            raise BadRequest(
+                f"parameter '{name[:60]}' has invalid type. It should be either 'int', 'bool', 'string', or 'double'."
+            )
+    for name in ("binary_data_output", "sequence_start", "sequence_end"):
+        if not isinstance(given.get(name, False), bool):
+            raise BadRequest(f"Unable to parse '{name}': it must be true or false")
+    for name, words in (("timeout", "a whole number of microseconds"), ("priority", "a level, a whole number")):
+        value = given.get(name, 0)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**64:
+            raise BadRequest(f"Unable to parse '{name}': it must be {words}")
+    if isinstance(sequence := given.get("sequence_id", 0), bool | float):
+        raise BadRequest(f"Unable to parse 'sequence_id': {sequence} is neither a whole number nor a text")
+    if not isinstance(given.get("variant", ""), str):
         raise BadRequest("parameter 'variant' must be the id of a variant")
-    return binary, timeout / 1e6 if timeout else None, variant or None
 
 
-def _outputs(asked: tuple[Output, ...] | None, binary: bool) -> tuple[tuple[str, bool], ...] | None:
+def _outputs(asked: tuple[Output, ...] | None, binary: bool) -> tuple[Asked, ...] | None:
+    """What is wanted of each output. Raises BadRequest."""
     if not asked:
         return None
-    wanted = []
-    for output in asked:
-        parameters = output.parameters or OutputParameters()
-        if parameters.shared_memory_region is not None:
-            if parameters.classification is not None:
-                raise BadRequest("shared memory can't be set with 'classification'")
-            raise Unsupported(f"output '{output.name}': shared memory regions are not supported by this server")
-        if parameters.classification is not None:
-            raise Unsupported(f"output '{output.name}': the classification extension is not supported by this server")
-        wanted.append((output.name, binary if parameters.binary_data is None else parameters.binary_data))
-    return tuple(wanted)
+    return tuple(_asked(output, output.parameters, binary) for output in asked)
+
+
+def _asked(output: Output, parameters: OutputParameters | None, binary: bool) -> Asked:
+    if parameters is None:
+        return Asked(output.name, binary)
+    place = None
+    if parameters.shared_memory_region is not None:
+        for name, value in (("classification", parameters.classification), ("binary_data", parameters.binary_data)):
+            if value is not None:
+                raise BadRequest(f"output '{output.name}': shared memory can't be set with '{name}'")
+        place = _place(f"output '{output.name}'", parameters)
+    classes = 0
+    if parameters.classification is not None:
+        classes = parameters.classification
+        if classes < 1:
+            raise BadRequest(f"output '{output.name}': 'classification' must be the number of classes, 1 or more")
+    return Asked(output.name, binary if parameters.binary_data is None else parameters.binary_data, classes, place)

@@ -13,6 +13,9 @@ from gateway.errors import BadRequest
 from gateway.tensors import Tensor, text_ends
 from model_store.datatypes import NUMPY
 
+MOST_NESTING = 100
+"""Of JSON lists, as in Triton."""
+
 HALF = ("FP16", "BF16")
 """Types JSON does not carry (PROTOCOL section 2)."""
 
@@ -22,7 +25,7 @@ def to_tensor(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> Te
     if datatype == "BYTES":
         return Tensor(datatype, shape, _texts(name, shape, data))
     array = numbers(name, datatype, data)
-    if array.size != prod(shape) or (array.ndim > 1 and array.shape != shape):
+    if array.size != prod(shape):
         raise BadRequest(
             f"Unable to parse 'data': Shape does not match true shape of 'data' field: input '{name}' has "
             f"{array.size} elements of shape {list(array.shape)}, its 'shape' is {list(shape)}"
@@ -90,7 +93,7 @@ def join_texts(texts: list[bytes]) -> bytes:
 
 def _texts(name: str, shape: tuple[int, ...], data: Any) -> bytes:
     flat: list[Any] = []
-    _flatten(data, flat)
+    _flatten(name, data, flat)
     if not all(isinstance(item, str) for item in flat):
         raise BadRequest(f"Unable to parse 'data': input '{name}' is BYTES and must hold strings only")
     if len(flat) != prod(shape):
@@ -101,12 +104,14 @@ def _texts(name: str, shape: tuple[int, ...], data: Any) -> bytes:
     return join_texts([item.encode("utf-8", "surrogatepass") for item in flat])
 
 
-def _flatten(data: Any, into: list[Any]) -> None:
-    if isinstance(data, list):
-        for item in data:
-            _flatten(item, into)
-    else:
+def _flatten(name: str, data: Any, into: list[Any], depth: int = 0) -> None:
+    if not isinstance(data, list):
         into.append(data)
+    elif depth > MOST_NESTING:
+        raise BadRequest(f"Unable to parse 'data' of input '{name}': JSON nesting depth exceeds {MOST_NESTING}")
+    else:
+        for item in data:
+            _flatten(name, item, into, depth + 1)
 
 
 def _texts_json(name: str, tensor: Tensor, flat: bool) -> bytes:

@@ -14,6 +14,7 @@ from google.protobuf import json_format
 
 from gateway import repository
 from gateway.errors import NotFound, NotReady, Unsupported
+from gateway.extensions import extensions
 from gateway.grpc import caller as calling
 from gateway.grpc.caller import Caller
 from gateway.grpc.health import is_ready
@@ -22,7 +23,6 @@ from gateway.grpc.messages import Method
 from gateway.grpc.parameters import values_of
 from gateway.metadata import metadata_of
 from gateway.model_config import config_of
-from gateway.extensions import extensions
 from gateway.state import Gateway
 
 Json = dict[str, Any]

@@ -12,6 +12,7 @@ from gateway.codec import v1
 from gateway.errors import BadRequest
 from gateway.ranking import VersionRoute, rank
 from gateway.serve import Result
+from gateway.statistics import Counts
 from model_store.entities import Signature, TensorSpec
 from tests.gateway.engines import array, tensor, variant
 
@@ -30,8 +31,8 @@ def decoded(body: dict, signature: Signature) -> dict[str, list]:
 def predictions(body: dict, signature: Signature, *outputs: np.ndarray):
     every = {"reference": variant("m")}
     route = VersionRoute("m", "1", signature, every, *rank(every.values(), False))
-    answer = Answer([tensor(o) for o in outputs], "reference", "ort-cpu", "only", 0, 0, 0, 0, 1, True)
-    text = v1.encode(v1.decode(json.dumps(body).encode(), signature), Result(route, answer, 1, 0))
+    answer = Answer([tensor(o) for o in outputs], "reference", "ort-cpu", "only", 0, 0, 0, 0, 0, 1, Counts())
+    text = v1.encode(v1.decode(json.dumps(body).encode(), signature), Result(route, answer, 1))
     return json.loads(text)["predictions"]
 
 

@@ -152,7 +152,7 @@ def test_large_json_is_decoded_off_the_loop_with_the_same_outcome(tmp_path):
         ("/v2/models/mlp/versions/9/infer", JSON, {}, 404, "'mlp' version 9 is not found"),
         (INFER, b"{}", {}, 400, "missing required field `inputs`"),
         (INFER, JSON, {"inference_header_content_length": "99999"}, 400, "should be in range (0, "),
-        (INFER, JSON, {"inference_header_content_length": "0"}, 501, "raw binary requests"),
+        (INFER, b"1234", {"inference_header_content_length": "0"}, 400, "Expected 256, got 4"),
         (INFER, JSON, {"forgeway_variant": "int3"}, 400, "no variant 'int3'; it has reference"),
         (INFER, JSON, {"x_request_timeout": "soon"}, 400, "'soon' is no positive number"),
         (INFER, b"x" * 2000, {}, 413, "the limit is 1024"),
