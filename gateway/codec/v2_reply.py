@@ -5,6 +5,7 @@ Outputs may also go to shared memory, or be answered as their largest values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
@@ -18,6 +19,7 @@ from gateway.ranking import VersionRoute
 from gateway.serve import Result
 from gateway.shared_memory import Regions
 from gateway.tensors import Tensor, wrong
+from model_store.entities import TensorSpec
 
 JOIN_BELOW = 1 << 16
 """Bodies up to this size leave as one piece: one write is worth a copy. Larger tensors are sent as they are."""
@@ -37,9 +39,11 @@ def encode(request: Request, result: Result, regions: Regions) -> Body:
     route, answer = result.route, result.answer
     specs = route.signature.outputs
     if request.outputs is None:
-        wanted = [(nth, request.binary, 0, None) for nth in range(len(specs))]
+        wanted: list[tuple[int, bool, int, Place | None]] = [
+            (nth, request.binary, 0, None) for nth in range(len(specs))
+        ]
     else:
-        wanted = [(_nth(route, name), *rest) for name, *rest in request.outputs]  # type: ignore[misc]
+        wanted = [(_nth(specs, asked.name), asked.binary, asked.classes, asked.place) for asked in request.outputs]
     heads, tensors = [], []
     for nth, binary, classes, place in wanted:
         name, tensor = specs[nth].name, answer.outputs[nth]
@@ -92,16 +96,15 @@ def _placed(name: str, tensor: Tensor, place: Place, regions: Regions) -> bytes:
         )
     if nbytes:
         regions.write(place.region, place.offset, tensor.data)
-    where = {
-        "shared_memory_region": place.region,
-        "shared_memory_offset": place.offset,
-        "shared_memory_byte_size": nbytes,
-    }
-    return orjson.dumps({"name": name, "datatype": tensor.datatype, "shape": tensor.shape, "parameters": where})
+    # No parameters, as Triton: its C++ client takes any for those of a binary output and looks for the size.
+    return orjson.dumps({"name": name, "datatype": tensor.datatype, "shape": tensor.shape})
 
 
-def _nth(route: VersionRoute, name: str) -> int:
-    return next(nth for nth, spec in enumerate(route.signature.outputs) if spec.name == name)
+def _nth(specs: Sequence[TensorSpec], name: str) -> int:
+    nth = 0
+    while specs[nth].name != name:
+        nth += 1
+    return nth
 
 
 @lru_cache(4096)
