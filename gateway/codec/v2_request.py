@@ -281,7 +281,7 @@ def _asked(output: Output, parameters: OutputParameters | None, binary: bool) ->
     place = None
     if parameters.shared_memory_region is not None:
         for name, value in (("classification", parameters.classification), ("binary_data", parameters.binary_data)):
-            if value is not None:
+            if value:  # tritonclient says `false` beside a region
                 raise BadRequest(f"output '{output.name}': shared memory can't be set with '{name}'")
         place = _place(f"output '{output.name}'", parameters)
     classes = 0
