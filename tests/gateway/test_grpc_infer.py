@@ -143,8 +143,8 @@ def test_what_is_wrong_with_a_request_is_said_in_tritons_words(tmp_path):
             )
             with fails(bad, "expected 2 inputs but got 1 inputs for model 'simple'"):
                 await client.infer("simple", {"INPUT0": A})
-            with fails(bad, "inference request batch-size must be <= 64 for 'mlp'"):
-                await client.infer("mlp", {"x": np.zeros((65, 64), np.float32)})
+            with fails(bad, "inference request batch-size must be <= 4096 for 'mlp'"):
+                await client.infer("mlp", {"x": np.zeros((4097, 64), np.float32)})
             with fails(Code.NOT_FOUND, "Request for unknown model: 'no' is not found"):
                 await client.infer("no", inputs)
             garbage = client.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
