@@ -25,6 +25,7 @@ MODELS = {
     "big": lambda: zoo.big(8),
     "simple": zoo.simple,
     "simple_int8": zoo.simple_int8,
+    "slow": zoo.slow,
     "identity": lambda: zoo.identity(onnx.TensorProto.FLOAT16),
 }
 

@@ -188,6 +188,34 @@ def identity(element: int, shape: Shape = ("N", "M")) -> onnx.ModelProto:
     return g.finish({"INPUT0": (element, shape)}, {"OUTPUT0": (element, shape)})
 
 
+def slow() -> onnx.ModelProto:
+    """x: [N, 4] float32, turns: [N, 1] int64 -> y: [N, 4] float32 = x, after as many turns of a loop as asked for.
+
+    A turn takes microseconds: a hundred thousand make an answer late.
+    """
+    g = Graph("slow", 0)
+    turns = g.node("ReduceMax", "turns", keepdims=0)
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["on"], ["still_on"]),
+            helper.make_node("Neg", ["at"], ["below"]),
+            helper.make_node("Neg", ["below"], ["after"]),
+        ],
+        "turn",
+        [
+            helper.make_tensor_value_info("turn", INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("at", FLOAT, ["N", 4]),
+        ],
+        [
+            helper.make_tensor_value_info("still_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", FLOAT, ["N", 4]),
+        ],
+    )
+    g.node("Loop", turns, "", "x", output="y", body=body)
+    return g.finish({"x": (FLOAT, ("N", 4)), "turns": (INT64, ("N", 1))}, {"y": (FLOAT, ("N", 4))})
+
+
 def npz(path: Path, **arrays: np.ndarray) -> Path:
     """Write samples: one array per input, first axis = sample; `labels` optional."""
     with path.open("wb") as file:

@@ -1,0 +1,373 @@
+"""tritonclient.grpc: every method, against the models of tests/clients/models.py."""
+
+import json
+import queue
+import threading
+import time
+
+import ml_dtypes
+import numpy as np
+import pytest
+import tritonclient.grpc as grpc
+from tritonclient.utils import InferenceServerException, serialize_byte_tensor
+
+
+@pytest.fixture(scope="module")
+def client(grpc_address):
+    with grpc.InferenceServerClient(grpc_address) as client:
+        yield client
+
+
+def given(numbers):
+    inputs = []
+    for name, value in zip(("INPUT0", "INPUT1"), numbers, strict=True):
+        inputs.append(grpc.InferInput(name, list(value.shape), "INT32").set_data_from_numpy(value))
+    return inputs
+
+
+def check(result, numbers):
+    left, right = numbers
+    np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), left + right)
+    np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), left - right)
+
+
+def slowly(turns):
+    x = grpc.InferInput("x", [1, 4], "FP32").set_data_from_numpy(np.ones((1, 4), np.float32))
+    return [x, grpc.InferInput("turns", [1, 1], "INT64").set_data_from_numpy(np.array([[turns]]))]
+
+
+def refused(ask, status, words):
+    with pytest.raises(InferenceServerException) as caught:
+        ask()
+    assert caught.value.status() == f"StatusCode.{status}", caught.value
+    assert words in caught.value.message()
+
+
+def test_health(client):
+    assert client.is_server_live() and client.is_server_ready()
+    assert client.is_model_ready("simple") and client.is_model_ready("simple", "1")
+    assert client.is_server_live(headers={"test": "1"}, client_timeout=10)
+
+
+def test_server_metadata(client):
+    facts = client.get_server_metadata()
+    assert facts.name == "triton" and "statistics" in facts.extensions
+    assert client.get_server_metadata(as_json=True)["name"] == "triton"
+
+
+def test_model_metadata(client):
+    for version in ("", "1"):
+        facts = client.get_model_metadata("simple", version)
+        assert (facts.name, list(facts.versions)) == ("simple", ["1"])
+        assert [(spec.name, spec.datatype, list(spec.shape)) for spec in facts.inputs] == [
+            ("INPUT0", "INT32", [-1, 16]),
+            ("INPUT1", "INT32", [-1, 16]),
+        ]
+
+
+def test_words_about_what_is_missing(client, numbers):
+    for ask in (client.get_model_metadata, client.get_model_config, lambda name: client.infer(name, given(numbers))):
+        refused(lambda ask=ask: ask("nobody"), "NOT_FOUND", "Request for unknown model: 'nobody' is not found")
+    refused(
+        lambda: client.infer("simple", given(numbers), model_version="9"),
+        "NOT_FOUND",
+        "Request for unknown model: 'simple' version 9 is not found",
+    )
+
+
+def test_config(client):
+    config = client.get_model_config("simple").config
+    assert config.name == "simple" and config.max_batch_size >= 8
+    assert [(spec.name, list(spec.dims)) for spec in config.input] == [("INPUT0", [16]), ("INPUT1", [16])]
+    as_json = client.get_model_config("simple", as_json=True)["config"]
+    assert as_json["input"][0]["data_type"] == "TYPE_INT32"
+
+
+def test_statistics(client, numbers):
+    def read():
+        (facts,) = client.get_inference_statistics("simple").model_stats
+        return facts
+
+    client.infer("simple", given(numbers))
+    before = read()
+    for _ in range(3):
+        client.infer("simple", given(numbers))
+    after = read()
+    assert after.inference_count - before.inference_count == 6
+    for stage in ("success", "queue", "compute_input", "compute_infer", "compute_output"):
+        assert getattr(after.inference_stats, stage).count - getattr(before.inference_stats, stage).count == 3
+    stages = after.inference_stats
+    inner = stages.queue.ns + stages.compute_input.ns + stages.compute_infer.ns + stages.compute_output.ns
+    assert 0 < inner <= stages.success.ns
+    assert len(client.get_inference_statistics("simple", "1").model_stats) == 1
+    assert len(client.get_inference_statistics(as_json=True)["model_stats"]) > 1
+    refused(
+        lambda: client.get_inference_statistics("nobody"),
+        "INVALID_ARGUMENT",
+        "requested model 'nobody' is not available",
+    )
+
+
+def test_repository(client, numbers):
+    def row():
+        (found,) = [row for row in client.get_model_repository_index().models if row.name == "come_and_go"]
+        return found
+
+    assert row().state == "READY"
+    client.unload_model("come_and_go")
+    assert not client.is_model_ready("come_and_go")
+    with pytest.raises(InferenceServerException):
+        client.infer("come_and_go", given(numbers))
+    client.unload_model("come_and_go")
+    client.load_model("come_and_go")
+    assert client.is_model_ready("come_and_go") and row().state == "READY"
+    check(client.infer("come_and_go", given(numbers)), numbers)
+    refused(lambda: client.load_model("nobody"), "INTERNAL", "failed to load 'nobody'")
+
+
+def test_load_with_a_configuration(client):
+    client.load_model("come_and_go", config=json.dumps({"max_batch_size": "16"}))
+    assert client.get_model_config("come_and_go").config.max_batch_size == 16
+    client.load_model("come_and_go")
+
+
+def test_load_from_bytes(client, numbers, model_bytes):
+    client.load_model("from_bytes_grpc", config='{"backend":"onnxruntime"}', files={"file:1/model.onnx": model_bytes})
+    assert client.is_model_ready("from_bytes_grpc")
+    check(client.infer("from_bytes_grpc", given(numbers)), numbers)
+    client.unload_model("from_bytes_grpc")
+    assert not client.is_model_ready("from_bytes_grpc")
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
+def test_infer(client, numbers, compression):
+    outputs = [grpc.InferRequestedOutput(name) for name in ("OUTPUT0", "OUTPUT1")]
+    for wanted in (None, outputs, outputs[::-1]):
+        result = client.infer(
+            "simple",
+            given(numbers),
+            outputs=wanted,
+            request_id="mine",
+            priority=1,
+            timeout=30_000_000,
+            client_timeout=30,
+            headers={"who": "me"},
+            compression_algorithm=compression,
+            parameters={"a": "b", "n": 1, "yes": True, "x": 0.5},
+        )
+        check(result, numbers)
+        answer = result.get_response()
+        assert (answer.id, answer.model_name, answer.model_version) == ("mine", "simple", "1")
+    only = client.infer("simple", given(numbers), outputs=outputs[1:])
+    assert only.as_numpy("OUTPUT0") is None and (only.as_numpy("OUTPUT1") == numbers[0] - numbers[1]).all()
+    assert result.get_response(as_json=True)["model_name"] == "simple"
+
+
+def test_infer_async(client, numbers):
+    answers = queue.Queue()
+    for i in range(50):
+        mine = (numbers[0] + i, numbers[1])
+        client.async_infer("simple", given(mine), lambda result, error, mine=mine: answers.put((mine, result, error)))
+    for _ in range(50):
+        mine, result, error = answers.get(timeout=30)
+        assert error is None
+        check(result, mine)
+
+
+def test_cancellation(client, numbers):
+    answers = queue.Queue()
+    call = client.async_infer("slow", slowly(500_000), lambda result, error: answers.put((result, error)))
+    time.sleep(0.05)
+    call.cancel()
+    result, error = answers.get(timeout=10)
+    assert result is None and error.status() == "StatusCode.CANCELLED"
+    check(client.infer("simple", given(numbers)), numbers)
+
+
+def test_timeout_of_the_client(client, numbers):
+    refused(
+        lambda: client.infer("slow", slowly(1_000_000), client_timeout=0.05), "DEADLINE_EXCEEDED", "Deadline Exceeded"
+    )
+    check(client.infer("simple", given(numbers)), numbers)
+
+
+def test_timeout_of_the_request(client):
+    """`timeout` is how long a request may wait: behind another one it is told so."""
+    done = threading.Event()
+    client.async_infer("slow", slowly(1_000_000), lambda result, error: done.set())
+    time.sleep(0.05)
+    asked = []
+    ended = threading.Event()
+
+    def keep(result, error):
+        asked.append(error)
+        if len(asked) == 8:
+            ended.set()
+
+    for _ in range(8):
+        client.async_infer("slow", slowly(1), keep, timeout=1000)
+    assert ended.wait(20) and done.wait(20)
+    told = [error for error in asked if error is not None]
+    assert told, "no request was told that it was late"
+    assert all(error.status() in ("StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED") for error in told)
+
+
+def test_stream(client, numbers):
+    answers = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    for i in range(20):
+        client.async_stream_infer("simple", given((numbers[0] + i, numbers[1])), request_id=str(i))
+    client.async_stream_infer("nobody", given(numbers), request_id="wrong")
+    client.async_stream_infer("simple", given(numbers), request_id="after")
+    seen, errors = {}, []
+    for _ in range(22):
+        result, error = answers.get(timeout=30)
+        if error is None:
+            seen[result.get_response().id] = result
+        else:
+            errors.append(error)
+    client.stop_stream()
+    for i in range(20):
+        check(seen[str(i)], (numbers[0] + i, numbers[1]))
+    check(seen["after"], numbers)
+    assert len(errors) == 1 and "Request for unknown model: 'nobody' is not found" in errors[0].message()
+
+
+def test_stream_is_cancelled(client):
+    answers = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    client.async_stream_infer("slow", slowly(1_000_000))
+    time.sleep(0.1)
+    client.stop_stream(cancel_requests=True)
+    result, error = answers.get(timeout=10)
+    assert result is None and error.status() == "StatusCode.CANCELLED"
+
+
+def test_strings_that_are_numbers(client):
+    x = np.array([[str(i).encode() for i in range(16)]], dtype=np.object_)
+    inputs = [grpc.InferInput(name, [1, 16], "BYTES").set_data_from_numpy(x) for name in ("INPUT0", "INPUT1")]
+    result = client.infer("simple_string", inputs)
+    assert [int(v) for v in result.as_numpy("OUTPUT0")[0]] == [2 * i for i in range(16)]
+
+
+def test_strings_come_back_as_they_were(client):
+    x = np.array([["", "plain", "zwölf Boxkämpfer", "\u6f22\U0001f600"]], dtype=np.object_)
+    one = grpc.InferInput("INPUT0", [1, 4], "BYTES").set_data_from_numpy(x)
+    assert [v.decode() for v in client.infer("simple_identity", [one]).as_numpy("OUTPUT0")[0]] == x[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "dtype"),
+    [
+        ("FP16", np.float16), ("BF16", ml_dtypes.bfloat16), ("FP32", np.float32), ("FP64", np.float64),
+        ("BOOL", np.bool_), ("UINT8", np.uint8), ("INT64", np.int64), ("UINT64", np.uint64),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shape", [(1, 3), (2, 4), (1, 0)])
+def test_every_datatype(client, datatype, dtype, shape):
+    x = (np.arange(np.prod(shape)) % 7).reshape(shape).astype(dtype)
+    one = grpc.InferInput("INPUT0", list(shape), datatype).set_data_from_numpy(x)
+    got = client.infer(f"identity_{datatype.lower()}", [one]).as_numpy("OUTPUT0")
+    assert got.dtype == x.dtype and got.shape == x.shape and got.tobytes() == x.tobytes()
+
+
+def test_large_messages(client):
+    x = np.random.default_rng(0).standard_normal((1, 2_000_000))
+    one = grpc.InferInput("INPUT0", list(x.shape), "FP64").set_data_from_numpy(x)
+    assert client.infer("identity_fp64", [one]).as_numpy("OUTPUT0").tobytes() == x.tobytes()
+
+
+def test_classification(client):
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    one = grpc.InferInput("x", [2, 4], "FP32").set_data_from_numpy(x)
+    scores = client.infer("classes", [one]).as_numpy("y")
+    classes = client.infer("classes", [one], outputs=[grpc.InferRequestedOutput("y", class_count=3)]).as_numpy("y")
+    assert classes.shape == (2, 3)
+    for row, line in zip(scores, classes, strict=True):
+        assert [int(text.decode().split(":")[1]) for text in line] == np.argsort(-row, kind="stable")[:3].tolist()
+
+
+def test_refusals_in_words(client, numbers):
+    def told(inputs, words):
+        refused(lambda: client.infer("simple", inputs), "INVALID_ARGUMENT", words)
+
+    told(given(numbers)[:1], "expected 2 inputs but got 1 inputs for model 'simple'")
+    wrong = grpc.InferInput("INPUT0", [2, 16], "FP32").set_data_from_numpy(numbers[0].astype(np.float32))
+    told([wrong, given(numbers)[1]], "inference input 'INPUT0' data-type is 'FP32', but model 'simple' expects 'INT32'")
+    told(given([x[:, :15] for x in numbers]), "unexpected shape for input 'INPUT0' for model 'simple'")
+    many = client.get_model_config("simple").config.max_batch_size + 1
+    told(given([np.zeros((many, 16), np.int32)] * 2), "batch-size must be <= ")
+
+
+def test_system_shared_memory(client, numbers, regions):
+    total = numbers[0].nbytes
+    with regions.made("grpc_in", 2 * total) as given_region, regions.made("grpc_out", 2 * total) as answer_region:
+        client.register_system_shared_memory("grpc_in", regions.key("grpc_in"), 2 * total)
+        client.register_system_shared_memory("grpc_out", regions.key("grpc_out"), 2 * total)
+        status = client.get_system_shared_memory_status().regions
+        assert {"grpc_in", "grpc_out"} <= set(status)
+        assert (status["grpc_in"].key, status["grpc_in"].byte_size) == (regions.key("grpc_in"), 2 * total)
+        assert list(client.get_system_shared_memory_status("grpc_out").regions) == ["grpc_out"]
+        regions.write(given_region, numbers)
+        inputs, outputs = [], []
+        for place in range(2):
+            inputs.append(grpc.InferInput(f"INPUT{place}", [2, 16], "INT32"))
+            inputs[-1].set_shared_memory("grpc_in", total, offset=place * total)
+            outputs.append(grpc.InferRequestedOutput(f"OUTPUT{place}"))
+            outputs[-1].set_shared_memory("grpc_out", total, offset=place * total)
+        result = client.infer("simple", inputs, outputs=outputs)
+        assert list(result.get_output("OUTPUT0").shape) == [2, 16]
+        left, right = numbers
+        np.testing.assert_array_equal(regions.read(answer_region, np.int32, (2, 16)), left + right)
+        np.testing.assert_array_equal(regions.read(answer_region, np.int32, (2, 16), total), left - right)
+        check(client.infer("simple", [inputs[0], given(numbers)[1]]), numbers)
+        check(client.infer("simple", [given(numbers)[0], inputs[1]]), numbers)
+        inputs[0].set_shared_memory("nowhere", total)
+        with pytest.raises(InferenceServerException, match="nowhere"):
+            client.infer("simple", inputs, outputs=outputs)
+        client.unregister_system_shared_memory("grpc_in")
+        client.unregister_system_shared_memory("grpc_out")
+        assert not {"grpc_in", "grpc_out"} & set(client.get_system_shared_memory_status().regions)
+    with pytest.raises(InferenceServerException):
+        client.register_system_shared_memory("bad", "/nothing_is_here", 64)
+
+
+def test_strings_through_shared_memory(client, regions):
+    words = np.array([[b"a", b"longer words", b""]], dtype=np.object_)
+    packed = serialize_byte_tensor(words)
+    size = len(packed.item())
+    with regions.made("grpc_words", size) as region:
+        client.register_system_shared_memory("grpc_words", regions.key("grpc_words"), size)
+        regions.write(region, [packed])
+        one = grpc.InferInput("INPUT0", [1, 3], "BYTES")
+        one.set_shared_memory("grpc_words", size)
+        assert client.infer("simple_identity", [one]).as_numpy("OUTPUT0").tolist() == words.tolist()
+        client.unregister_system_shared_memory("grpc_words")
+
+
+def test_cuda_shared_memory_is_answered(client):
+    assert not client.get_cuda_shared_memory_status().regions
+    client.unregister_cuda_shared_memory()
+    with pytest.raises(InferenceServerException):
+        client.register_cuda_shared_memory("nothing", b"AAAA", 0, 64)
+
+
+def test_trace_settings(client):
+    facts = client.get_trace_settings().settings
+    assert {"trace_level", "trace_rate", "trace_count", "log_frequency", "trace_file"} <= set(facts)
+    changed = client.update_trace_settings(settings={"trace_rate": "7", "trace_level": ["TIMESTAMPS"]}).settings
+    assert list(changed["trace_rate"].value) == ["7"] and list(changed["trace_level"].value) == ["TIMESTAMPS"]
+    changed = client.update_trace_settings("simple", {"trace_rate": "9"}, as_json=True)
+    assert changed["settings"]["trace_rate"]["value"] == ["9"]
+    assert list(client.get_trace_settings("simple").settings["trace_rate"].value) == ["9"]
+    client.update_trace_settings("simple", {"trace_rate": None})
+    cleared = client.update_trace_settings(settings={"trace_rate": None, "trace_level": None}).settings
+    assert cleared["trace_rate"] == facts["trace_rate"]
+
+
+def test_log_settings(client):
+    facts = client.get_log_settings().settings
+    assert {"log_file", "log_info", "log_warning", "log_error", "log_verbose_level", "log_format"} <= set(facts)
+    changed = client.update_log_settings({"log_verbose_level": 1, "log_info": True}).settings
+    assert changed["log_verbose_level"].uint32_param == 1 and changed["log_info"].bool_param
+    assert client.update_log_settings({"log_verbose_level": 0}).settings["log_verbose_level"].uint32_param == 0
