@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 
 from compilers.targets import UnknownTarget
 from gateway import uploads
@@ -179,7 +180,15 @@ async def _refused(request: Request, exc: Exception) -> Response:
 
 async def _http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    return _error(exc.status_code, exc.detail, exc.headers)
+    headers = {"allow": _methods(request.scope["path"])} if exc.status_code == 405 else exc.headers
+    return _error(exc.status_code, exc.detail, headers)
+
+
+def _methods(path: str) -> str:
+    """Every method of a path: the router names only those of the first route that has it."""
+    routes = [route for module in ROUTERS for route in module.router.routes if isinstance(route, Route)]
+    methods = {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+    return ", ".join(sorted(methods)) or "GET"
 
 
 async def _invalid(request: Request, exc: Exception) -> Response:

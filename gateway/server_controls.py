@@ -108,7 +108,8 @@ def _log_value(name: str, value: Any) -> Any:
 
 def _trace_value(name: str, value: Any) -> list[str] | str:
     values = value if isinstance(value, list) else [value]
-    if not values or not all(isinstance(item, str | int) and not isinstance(item, bool) for item in values):
+    kinds = str | int if name in _TRACE_LEAST else str
+    if not values or not all(isinstance(item, kinds) and not isinstance(item, bool) for item in values):
         raise BadRequest(f"trace setting '{name[:60]}' must be a text, or a list of them for trace_level")
     texts = [str(item) for item in values]
     if name == "trace_level":

@@ -5,9 +5,9 @@ POST never comes this far: the fast lane in front of the application answers it 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from gateway.routes import v2_schemas as schemas
@@ -17,10 +17,19 @@ router = APIRouter(tags=["predictions"])
 
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _INFER: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Inference-Header-Content-Length",
+            "in": "header",
+            "required": False,
+            "description": "bytes of JSON before binary tensors; 0: the body is one raw tensor",
+            "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {schemas.JSON: {"schema": schemas.INFER_REQUEST}, **_BINARY},
-    }
+    },
 }
 _ANSWERED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -41,24 +50,16 @@ _PREDICT = {
     "properties": {"instances": {"type": "array", "minItems": 1, "items": {}}},
 }
 _PREDICTED = {"type": "object", "required": ["predictions"], "properties": {"predictions": {}}}
-_HeaderLength = Annotated[
-    str | None,
-    Header(
-        alias="Inference-Header-Content-Length",
-        description="bytes of JSON before binary tensors; 0: the body is one raw tensor",
-        json_schema_extra={"pattern": "^[0-9]+$"},
-    ),
-]
 
 
 @router.post("/v2/models/{name}/infer", openapi_extra=_INFER, responses=_ANSWERED)
-async def infer(name: Name, header_length: _HeaderLength = None) -> Response:
+async def infer(name: Name) -> Response:
     """Predict (V2, JSON or binary). The headers `forgeway-variant` and `Server-Timing` say who answered, and how."""
     raise AssertionError("the fast lane answers this")
 
 
 @router.post("/v2/models/{name}" + VERSION + "/infer", openapi_extra=_INFER, responses=_ANSWERED)
-async def version_infer(name: Name, version: Version, header_length: _HeaderLength = None) -> Response:
+async def version_infer(name: Name, version: Version) -> Response:
     """Predict with one version (V2, JSON or binary)."""
     raise AssertionError("the fast lane answers this")
 

@@ -20,9 +20,7 @@ async def log_settings(gateway: Here) -> Response:
     return reply(gateway.controls.log_settings())
 
 
-@router.post(
-    "/logging", responses=schemas.answer(schemas.LOG_SETTINGS), openapi_extra=schemas.body(schemas.LOG_SETTINGS)
-)
+@router.post("/logging", responses=schemas.answer(schemas.LOG_SETTINGS), openapi_extra=schemas.body(schemas.LOG_CHANGE))
 async def set_log(request: Request, gateway: Here) -> Response:
     """Change what is logged, until the gateway ends; answers with all settings."""
     return reply(gateway.controls.set_log(await json_object(request)))

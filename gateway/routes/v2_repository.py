@@ -29,7 +29,12 @@ async def index(request: Request, gateway: Here) -> Response:
     return reply(repository.index(gateway, ready))
 
 
-@router.post("/models/{name}/load", responses=schemas.empty_answer(), openapi_extra=schemas.body(schemas.LOAD_REQUEST))
+@router.post(
+    "/models/{name}/load",
+    response_class=Response,
+    responses=schemas.empty_answer(_500="there is no such model, or it cannot be opened", _501="cannot be changed"),
+    openapi_extra=schemas.body(schemas.LOAD_REQUEST),
+)
 async def load(name: Name, request: Request, gateway: Here) -> Response:
     """Load a model; the answer comes when it is ready.
 
@@ -43,7 +48,10 @@ async def load(name: Name, request: Request, gateway: Here) -> Response:
 
 
 @router.post(
-    "/models/{name}/unload", responses=schemas.empty_answer(), openapi_extra=schemas.body(schemas.UNLOAD_REQUEST)
+    "/models/{name}/unload",
+    response_class=Response,
+    responses=schemas.empty_answer(),
+    openapi_extra=schemas.body(schemas.UNLOAD_REQUEST),
 )
 async def unload(name: Name, request: Request, gateway: Here) -> Response:
     """Unload a model: not ready from now on, until it is loaded again or the gateway starts anew."""
@@ -54,14 +62,14 @@ async def unload(name: Name, request: Request, gateway: Here) -> Response:
     return Response()
 
 
-@router.post("/{repository_name}/index", responses=schemas.unsupported())
+@router.post("/{repository_name}/index", include_in_schema=False)
 async def named_index(repository_name: str) -> Response:
     """There is one repository and it has no name: 501."""
     raise Unsupported("'repository_name' specification is not supported")
 
 
-@router.post("/{repository_name}/models/{name}/load", responses=schemas.unsupported())
-@router.post("/{repository_name}/models/{name}/unload", responses=schemas.unsupported())
+@router.post("/{repository_name}/models/{name}/load", include_in_schema=False)
+@router.post("/{repository_name}/models/{name}/unload", include_in_schema=False)
 async def named_repository(repository_name: str, name: str) -> Response:
     """There is one repository and it has no name: 501."""
     raise Unsupported("'repository_name' specification is not supported")

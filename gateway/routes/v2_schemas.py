@@ -16,16 +16,13 @@ def answer(schema: Schema) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": "as described", "content": {JSON: {"schema": schema}}}}
 
 
-def empty_answer() -> dict[int | str, dict[str, Any]]:
-    return {200: {"description": "done; the body is empty", "content": {}}}
-
-
-def unsupported() -> dict[int | str, dict[str, Any]]:
-    error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-    return {
-        200: {"description": "never", "content": {}},
-        501: {"description": "not supported", "content": {JSON: {"schema": error}}},
+def empty_answer(**refusals: str) -> dict[int | str, dict[str, Any]]:
+    """The 200 of a route that has nothing to say, and refusals beyond 4xx that are meant: `_501="why"`."""
+    meant: dict[int | str, dict[str, Any]] = {
+        int(status[1:]): {"description": words, "content": {JSON: {"schema": ERROR}}}
+        for status, words in refusals.items()
     }
+    return {200: {"description": "done; the body is empty"}, **meant}
 
 
 def body(schema: Schema, required: bool = False) -> dict[str, Any]:
@@ -44,6 +41,7 @@ def _array(items: Schema, **more: Any) -> Schema:
     return {"type": "array", "items": items, **more}
 
 
+ERROR: Schema = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
 TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer", "minimum": 0}
 SIZE: Schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
@@ -161,17 +159,15 @@ REGIONS = _array(
 )
 CUDA_REGIONS = _array(_object({"name": TEXT, "device_id": WHOLE, "byte_size": WHOLE}, "name"))
 
-LOG_SETTINGS = _object(
-    {
-        "log_file": TEXT,
-        "log_info": YES_NO,
-        "log_warning": YES_NO,
-        "log_error": YES_NO,
-        "log_verbose_level": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
-        "log_format": {"type": "string", "enum": ["default", "ISO8601"]},
-    },
-    more=False,
-)
+_LOG: dict[str, Schema] = {
+    "log_info": YES_NO,
+    "log_warning": YES_NO,
+    "log_error": YES_NO,
+    "log_verbose_level": {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
+    "log_format": {"type": "string", "enum": ["default", "ISO8601"]},
+}
+LOG_SETTINGS = _object({"log_file": TEXT, **_LOG}, "log_file", *_LOG, more=False)
+LOG_CHANGE = _object(_LOG, more=False)
 _LEVELS = _array({"type": "string", "enum": ["OFF", "TIMESTAMPS", "TENSORS"]}, minItems=1)
 TRACE_SETTINGS = _object(
     {
@@ -189,12 +185,23 @@ TRACE_SETTINGS = _object(
     "trace_file",
     "trace_mode",
 )
+
+
+def _one_or_list(pattern: str, least: int) -> Schema:
+    """A setting as clients write it: a text or a number, alone or in a list of one; null resets it."""
+    one: list[Schema] = [
+        {"type": "string", "pattern": pattern},
+        {"type": "integer", "minimum": least, "maximum": 10**9},
+    ]
+    return {"anyOf": [*one, _array({"anyOf": one}, minItems=1, maxItems=1), {"type": "null"}]}
+
+
 TRACE_CHANGE = _object(
     {
-        "trace_level": {"anyOf": [_LEVELS, {"type": "null"}]},
-        "trace_rate": {"type": ["string", "null"], "pattern": "^[1-9][0-9]{0,8}$"},
-        "trace_count": {"type": ["string", "null"], "pattern": "^(-1|[0-9]{1,9})$"},
-        "log_frequency": {"type": ["string", "null"], "pattern": "^[0-9]{1,9}$"},
+        "trace_level": {"anyOf": [_LEVELS, _LEVELS["items"], {"type": "null"}]},
+        "trace_rate": _one_or_list("^[1-9][0-9]{0,8}$", 1),
+        "trace_count": _one_or_list("^(-1|[0-9]{1,9})$", -1),
+        "log_frequency": _one_or_list("^[0-9]{1,9}$", 0),
         "trace_file": {"type": ["string", "null"], "maxLength": 4096},
         "trace_mode": {"type": ["string", "null"], "enum": ["triton", None]},
     },

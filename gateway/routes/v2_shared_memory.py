@@ -28,7 +28,8 @@ async def region_status(region: str, gateway: Here) -> Response:
 
 @router.post(
     "/systemsharedmemory/region/{region}/register",
-    responses=schemas.empty_answer(),
+    response_class=Response,
+    responses=schemas.empty_answer(_501="not enabled by the operator"),
     openapi_extra=schemas.body(schemas.REGISTER_REQUEST, required=True),
 )
 async def register(region: str, request: Request, gateway: Here) -> Response:
@@ -41,14 +42,16 @@ async def register(region: str, request: Request, gateway: Here) -> Response:
     return Response()
 
 
-@router.post("/systemsharedmemory/unregister", responses=schemas.empty_answer())
+@router.post("/systemsharedmemory/unregister", response_class=Response, responses=schemas.empty_answer())
 async def unregister_all(gateway: Here) -> Response:
     """Forget every region of system shared memory."""
     gateway.serving.regions.unregister()
     return Response()
 
 
-@router.post("/systemsharedmemory/region/{region}/unregister", responses=schemas.empty_answer())
+@router.post(
+    "/systemsharedmemory/region/{region}/unregister", response_class=Response, responses=schemas.empty_answer()
+)
 async def unregister(region: str, gateway: Here) -> Response:
     """Forget one region; one that is not there is no error."""
     gateway.serving.regions.unregister(region)
@@ -69,6 +72,7 @@ async def cuda_region_status(region: str, gateway: Here) -> Response:
 
 @router.post(
     "/cudasharedmemory/region/{region}/register",
+    response_class=Response,
     responses=schemas.empty_answer(),
     openapi_extra=schemas.body(schemas.CUDA_REGISTER_REQUEST, required=True),
 )
@@ -79,14 +83,14 @@ async def cuda_register(region: str, request: Request, gateway: Here) -> Respons
     return Response()
 
 
-@router.post("/cudasharedmemory/unregister", responses=schemas.empty_answer())
+@router.post("/cudasharedmemory/unregister", response_class=Response, responses=schemas.empty_answer())
 async def cuda_unregister_all(gateway: Here) -> Response:
     """Forget every region of CUDA shared memory."""
     gateway.cuda_regions.unregister()
     return Response()
 
 
-@router.post("/cudasharedmemory/region/{region}/unregister", responses=schemas.empty_answer())
+@router.post("/cudasharedmemory/region/{region}/unregister", response_class=Response, responses=schemas.empty_answer())
 async def cuda_unregister(region: str, gateway: Here) -> Response:
     """Forget one region of CUDA shared memory."""
     gateway.cuda_regions.unregister(region)

@@ -140,6 +140,28 @@ def test_every_refusal_has_its_status_words_and_content_type(
     assert status != 405 or answer.headers["allow"]
 
 
+def test_a_405_names_every_method_of_its_path(http: httpx.Client) -> None:
+    assert http.patch("/v2/logging").headers["allow"] == "GET, POST"
+    assert http.get("/v2/models/simple/versions/1/infer").headers["allow"] == "POST"
+
+
+def test_the_document_says_what_is_answered(http: httpx.Client) -> None:
+    paths = http.get("/openapi.json").json()["paths"]
+    for path, item in paths.items():
+        for method, operation in item.items():
+            if not path.startswith("/v2"):
+                continue
+            assert operation["responses"]["default"]["content"]["application/json"]["schema"]["required"] == ["error"]
+            answer = operation["responses"]["200"]
+            assert "content" not in answer or answer["content"]["application/json"]["schema"], (method, path)
+    infer = paths["/v2/models/{name}/versions/{version}/infer"]["post"]
+    assert {parameter["name"] for parameter in infer["parameters"]} == {
+        "name", "version", "Inference-Header-Content-Length",
+    }  # fmt: skip
+    assert set(infer["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
+    assert not any("{repository_name}" in path for path in paths)
+
+
 @pytest.mark.parametrize("body", [None, b"", b"{}", b'{"ready": true}', b'{"ready": false, "x": 1}'])
 def test_the_index_takes_any_body_clients_send(http: httpx.Client, body: bytes | None) -> None:
     index = http.post("/v2/repository/index", content=body).json()
