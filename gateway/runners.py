@@ -28,6 +28,8 @@ WATCH_AFTER_NS = 50_000_000
 """A client is watched for leaving only once its request has waited this long: watching costs a task."""
 
 TRIM_S = 1.0
+"""Also how often an idle gateway looks around: a sweep that finds nothing to do must not cost a core its sleep."""
+
 log = logging.getLogger("forgeway.runner")
 
 
@@ -54,6 +56,7 @@ class Runners:
         self._loop = asyncio.get_running_loop()
         self._pump_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._resting = False
         self._trimmed = time.monotonic()
 
     async def start(self, targets: tuple[str, ...] = ()) -> None:
@@ -66,6 +69,7 @@ class Runners:
         """Stop every runner and wait until they are gone."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         await asyncio.gather(*(runner.close() for runner in self._runners.values()))
         self._runners.clear()
 
@@ -134,6 +138,9 @@ class Runners:
         if not self._pump_scheduled:
             self._pump_scheduled = True
             self._loop.call_soon(self._pump)
+        if self._resting and self._timer is not None:
+            self._timer.cancel()
+            self._sweep_again(SWEEP_S)
 
     def _schedule(self) -> None:
         if self._waiting and not self._pump_scheduled:
@@ -160,10 +167,14 @@ class Runners:
         return False
 
     def _sweep(self) -> None:
-        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+        busy = bool(self._waiting) or any(runner.inflight for runner in self._runners.values())
+        self._sweep_again(SWEEP_S if busy else TRIM_S)
         now = time.monotonic_ns()
-        for batcher in self._waiting:
+        for batcher in tuple(self._waiting):
             batcher.sweep(now, now - WATCH_AFTER_NS)
+            if batcher.empty:
+                self._waiting.remove(batcher)
+                self._waiting_set.discard(batcher)
         for runner in self._runners.values():
             for item in runner.items():
                 if now > item.deadline_ns:
@@ -173,6 +184,10 @@ class Runners:
             self._trimmed = time.monotonic()
             for runner in self._runners.values():
                 runner.trim()
+
+    def _sweep_again(self, seconds: float) -> None:
+        self._timer = self._loop.call_later(seconds, self._sweep)
+        self._resting = seconds > SWEEP_S
 
 
 def _warm_input(spec: TensorSpec) -> wire.WarmInput:
