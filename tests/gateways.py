@@ -15,7 +15,10 @@ import httpx
 
 
 class RunningGateway:
-    """`url` once it is ready. Flags are those of `forgeway serve`; FORGEWAY_* of the environment is not seen."""
+    """`url`, and `grpc` (host:port), once it is ready.
+
+    Flags are those of `forgeway serve`; FORGEWAY_* of the environment is not seen.
+    """
 
     def __init__(self, data: Path, *flags: str, ready: bool = True) -> None:
         self.data = data
@@ -28,6 +31,7 @@ class RunningGateway:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment
             )
+        self.grpc = ""
         self.url = self._announced() if ready else ""
 
     def stop(self, patience_s: float = 20) -> int:
@@ -61,6 +65,8 @@ class RunningGateway:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"the gateway did not get ready, said {line!r}\n{self.words()}")
+        if (grpc := re.search(r"gRPC: ([^)]+)", line)) is not None:
+            self.grpc = grpc[1]
         return found[0]
 
 

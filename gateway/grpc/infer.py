@@ -33,16 +33,14 @@ class Inference:
         self._regions = gateway.serving.regions
 
     async def unary(self, data: bytes, context: Any) -> bytes:
-        """The RPC ModelInfer."""
-        try:
-            return await self.answer(data, context)
-        except Exception as exc:
-            raise refusal(exc, context) from None
-
-    async def answer(self, data: bytes, caller: Caller) -> bytes:
-        """A serialized ModelInferResponse. Raises GatewayError; cancelling withdraws what is not dispatched."""
+        """The RPC ModelInfer, as grpc.aio calls it. Cancelling withdraws what is not dispatched."""
         received_ns = time.monotonic_ns()
-        return await self.run(await self.decode(data, received_ns), caller, received_ns)
+        try:
+            return await self.run(await self.decode(data, received_ns), context, received_ns)
+        except Exception as exc:
+            refused = refusal(exc, context)
+            await context.abort(refused.code, refused.text)
+            raise  # never reached: abort raises
 
     async def decode(self, data: bytes, received_ns: int) -> Request:
         """Raises BadRequest."""

@@ -53,7 +53,7 @@ class GrpcServer:
         inference = Inference(gateway)
         self._streams, self._health = Streams(inference), Health(gateway)
         special = {
-            "ModelInfer": grpc.unary_unary_rpc_method_handler(_answering(inference.unary)),
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(inference.unary),
             "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(_yielding(self._streams.stream)),
         }
         others = {
