@@ -120,7 +120,7 @@ def _trace_value(name: str, value: Any) -> list[str] | str:
         raise BadRequest(f"trace setting '{name[:60]}' takes one value, not {len(texts)}")
     if name in _TRACE_LEAST:
         number = texts[0].removeprefix("-")
-        if not (number.isdecimal() and number.isascii() and len(number) < 20 and int(texts[0]) >= _TRACE_LEAST[name]):
+        if not (number.isdecimal() and number.isascii() and len(number) < 10 and int(texts[0]) >= _TRACE_LEAST[name]):
             raise BadRequest(f"trace setting '{name}' must be a whole number, {_TRACE_LEAST[name]} or more")
     elif name == "trace_mode" and texts[0] != "triton":
         raise BadRequest("trace setting 'trace_mode' must be 'triton'")

@@ -51,7 +51,14 @@ async def json_object(request: Request, most_bytes: int | None = None) -> dict[s
         raise BadRequest(f"failed to parse the request JSON buffer: {exc}") from None
     if not isinstance(parsed, dict):
         raise BadRequest("failed to parse the request JSON: it must be an object")
-    return parsed
+    return {key: _integral(value) for key, value in parsed.items()}
+
+
+def _integral(value: Any) -> Any:
+    """1.0 is an integer in JSON's eyes."""
+    if isinstance(value, list):
+        return [_integral(item) if isinstance(item, float) else item for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def whole(body: dict[str, Any], name: str, otherwise: int | None = None) -> int:

@@ -191,7 +191,7 @@ def _one_or_list(pattern: str, least: int) -> Schema:
     """A setting as clients write it: a text or a number, alone or in a list of one; null resets it."""
     one: list[Schema] = [
         {"type": "string", "pattern": pattern},
-        {"type": "integer", "minimum": least, "maximum": 10**9},
+        {"type": "integer", "minimum": least, "maximum": 10**9 - 1},
     ]
     return {"anyOf": [*one, _array({"anyOf": one}, minItems=1, maxItems=1), {"type": "null"}]}
 

@@ -293,7 +293,7 @@ def test_log_settings_are_in_force_and_trace_settings_kept(http: httpx.Client, g
     while gateway.words().count('"path":"/v2/models"') == before:  # it is logged once it is answered
         assert time.monotonic() < end
         time.sleep(0.01)
-    http.post("/v2/trace/setting", json={"trace_rate": "5"})
+    http.post("/v2/trace/setting", json={"trace_rate": 5.0})
     model = http.post("/v2/models/simple/trace/setting", json={"trace_level": ["TIMESTAMPS"]}).json()
     assert (model["trace_rate"], model["trace_level"]) == ("5", ["TIMESTAMPS"])
     assert http.get("/v2/models/simple/trace/setting").json() == model
