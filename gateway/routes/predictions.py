@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from gateway.errors import Unsupported
 from gateway.routes import v2_schemas as schemas
 from gateway.routes.v2_paths import VERSION, Name, Version
 
@@ -62,6 +63,15 @@ async def infer(name: Name) -> Response:
 async def version_infer(name: Name, version: Version) -> Response:
     """Predict with one version (V2, JSON or binary)."""
     raise AssertionError("the fast lane answers this")
+
+
+@router.post("/v2/models/{name}/generate", include_in_schema=False)
+@router.post("/v2/models/{name}/generate_stream", include_in_schema=False)
+@router.post("/v2/models/{name}" + VERSION + "/generate", include_in_schema=False)
+@router.post("/v2/models/{name}" + VERSION + "/generate_stream", include_in_schema=False)
+async def generate(name: Name) -> Response:
+    """Triton's provisional text generation: 501."""
+    raise Unsupported("the generate extension is not supported by this server; /infer answers every model")
 
 
 @router.post(
