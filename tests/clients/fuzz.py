@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def fuzz(gateway: Served, folder: Path, examples: int, seed: int, phases: str = 
     command += ["--phases", phases, "--max-examples", str(examples), "--seed", str(seed), "--warnings", "off"]
     command += ["--request-timeout", str(TIMEOUT_S), "--exclude-path-regex", STREAMS, "--continue-on-failure"]
     command += ["--generation-database", "none", "--suppress-health-check", "all", "--no-shrink"]
+    counts.unlink(missing_ok=True)
     before = _memory(gateway)
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     facts = json.loads(counts.read_text())
@@ -92,12 +94,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     total, failed, seed = 0, False, asked.seed
+    statuses: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with serving(folder, "--shared-memory", names=NAMES) as gateway, Client(gateway.url) as client:
             while total < asked.cases and not failed:
-                outcome = fuzz(gateway, folder, examples=40, seed=seed)
+                phases = "examples,coverage,fuzzing" if seed == asked.seed else "fuzzing"
+                outcome = fuzz(gateway, folder, examples=80, seed=seed, phases=phases)
                 total, failed, seed = total + outcome.cases, outcome.failed, seed + 1
+                statuses.update(outcome.statuses)
                 print(f"seed {seed - 1}: {outcome.line()}", flush=True)
                 if failed:
                     print(outcome.report)
@@ -105,7 +110,7 @@ def main() -> int:
                 for gone in set(NAMES) - known:
                     client.register(gone, MODELS[gone].SerializeToString())
             still_answers(gateway)
-    print(f"{total} cases in all: {'FAILED' if failed else 'nothing found'}")
+    print(f"{total} cases in all ({dict(sorted(statuses.items()))}): {'FAILED' if failed else 'nothing found'}")
     return int(failed)
 
 
