@@ -182,7 +182,7 @@ async def _packed(
 ) -> tuple[list[bytes | memoryview], int]:
     """The chunks compressed as the client likes best, and their size; what was done is added to `fields`."""
     encoding = compression.preferred(accept)
-    if encoding is None:
+    if encoding is None or not compression.pays(chunks):
         return chunks, nbytes
     if nbytes > OFF_LOOP_PACKED_BYTES:
         packed = await asyncio.to_thread(compression.compress, chunks, encoding)

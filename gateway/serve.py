@@ -68,7 +68,7 @@ class Serving:
         self.statistics = Statistics(lambda: self.table)
         self.metrics = Metrics(self.statistics)
         self.health = Health()
-        self.regions = Regions(settings.shared_memory)
+        self.regions = Regions(settings.shared_memory, most_bytes=settings.slot_bytes)
         self.runners = Runners(
             settings.slot_bytes, settings.load_timeout_s, self.health, self.metrics.runner_died, self.statistics
         )

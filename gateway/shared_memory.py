@@ -20,10 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.errors import AlreadyExists, BadRequest, NotFound, Unsupported
+from gateway.errors import AlreadyExists, BadRequest, NotFound, TooLarge, Unsupported
 
 SHM = Path("/dev/shm")  # noqa: S108 - where POSIX says shared memory is
-MOST_REGIONS = 4096
+MOST_REGIONS = 512
+"""Each holds a descriptor, and connections need some, too."""
+
 MOST_NAME = 256
 _KEY = re.compile(r"/[A-Za-z0-9_.-]{1,254}\Z")
 
@@ -41,11 +43,13 @@ class _Region:
 
 
 class Regions:
-    """Every registered region. Not safe for threads: `read` and `write` of a region at hand are."""
+    """Every registered region. `read` and `write` may be called from any thread, the rest only from one."""
 
-    def __init__(self, enabled: bool, folder: Path = SHM) -> None:
+    def __init__(self, enabled: bool, folder: Path = SHM, most_bytes: int = 1 << 29) -> None:
+        """`most_bytes`: largest tensor that is read."""
         self.enabled = enabled
         self._folder = folder
+        self._most_bytes = most_bytes
         self._regions: dict[str, _Region] = {}
 
     def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
@@ -97,8 +101,10 @@ class Regions:
         ]
 
     def read(self, name: str, offset: int, byte_size: int) -> bytes:
-        """A copy of `byte_size` bytes from `offset` of the region. Raises NotFound, BadRequest."""
+        """A copy of `byte_size` bytes from `offset` of the region. Raises NotFound, BadRequest, TooLarge."""
         region = self.check(name, offset, byte_size)
+        if byte_size > self._most_bytes:
+            raise TooLarge(f"{byte_size} bytes of shared memory are more than a batch can hold ({self._most_bytes})")
         at, left, parts = region.offset + offset, byte_size, []
         while left:
             part = os.pread(region.descriptor, left, at)

@@ -12,6 +12,8 @@ LEAST_BYTES = 1024
 """Answers below this size are sent as they are: they fit one packet either way."""
 
 _LEVEL = 1
+_SAMPLE_BYTES = 4096
+_WORTH = 0.9
 _WINDOW = {b"gzip": 31, b"deflate": 15}
 
 
@@ -39,6 +41,15 @@ def compress(chunks: Sequence[bytes | memoryview], encoding: bytes) -> bytes:
     """All chunks as one body. `deflate` is a zlib stream, as HTTP has it."""
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW[encoding])
     return b"".join([*map(packer.compress, chunks), packer.flush()])
+
+
+def pays(chunks: Sequence[bytes | memoryview]) -> bool:
+    """Whether the body will get noticeably smaller, told from the middle of its largest chunk: tensors often do not,
+    and many clients ask for packing without meaning it."""
+    largest = max(chunks, key=len)
+    start = max(0, (len(largest) - _SAMPLE_BYTES) // 2)
+    sample = largest[start : start + _SAMPLE_BYTES]
+    return len(zlib.compress(sample, _LEVEL)) < _WORTH * len(sample)
 
 
 @lru_cache(256)

@@ -452,6 +452,13 @@ def test_classification_is_answered_in_json_or_binary():
         assert tail == b"\x0a\0\0\0002.000000:1" if binary else output["data"] == ["2.000000:1"]
 
 
+def test_only_what_gets_smaller_is_packed():
+    noise = np.random.default_rng(0).standard_normal(10_000).astype(np.float32).tobytes()
+    assert not compression.pays([b'{"outputs": []}', memoryview(noise)])
+    assert compression.pays([json.dumps(list(range(1000))).encode()])
+    assert compression.pays([b"{}", memoryview(bytes(100_000))])
+
+
 @pytest.mark.parametrize(
     ("accept", "encoding"),
     [

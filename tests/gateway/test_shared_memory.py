@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import AlreadyExists, BadRequest, NotFound, Unsupported
+from gateway.errors import AlreadyExists, BadRequest, NotFound, TooLarge, Unsupported
 from gateway.shared_memory import MOST_REGIONS, CudaRegions, Regions
 
 
@@ -92,7 +92,18 @@ def test_descriptors_are_closed_with_their_regions_and_never_without_bound(regio
         with pytest.raises(BadRequest):
             regions.register("r", "/input", 0, 1000)
     assert descriptors() == before
-    assert MOST_REGIONS <= 4096
+
+
+def test_regions_are_bounded_in_number_and_in_what_is_read_at_once(tmp_path):
+    (tmp_path / "input").write_bytes(bytes(100))
+    regions = Regions(True, tmp_path, most_bytes=50)
+    for number in range(MOST_REGIONS):
+        regions.register(f"r{number}", "/input", 0, 100)
+    with pytest.raises(BadRequest, match="unregister some first"):
+        regions.register("r", "/input", 0, 100)
+    assert len(regions.read("r0", 0, 50)) == 50
+    with pytest.raises(TooLarge, match="51 bytes of shared memory are more than a batch can hold"):
+        regions.read("r0", 0, 51)
 
 
 def test_a_file_cut_off_by_its_owner_is_an_error_and_no_crash(regions, tmp_path):
