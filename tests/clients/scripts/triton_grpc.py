@@ -126,6 +126,9 @@ def test_repository(client, numbers):
 
 
 def test_load_with_a_configuration(client):
+    for wrong in ('"parameters": {"config": {{"max_batch_size": "16"}}}', "[]", '{"max_batch_size": "many"}'):
+        with pytest.raises(InferenceServerException, match="failed to load 'come_and_go'"):
+            client.load_model("come_and_go", config=wrong)
     client.load_model("come_and_go", config=json.dumps({"max_batch_size": "16"}))
     assert client.get_model_config("come_and_go").config.max_batch_size == 16
     client.load_model("come_and_go")
