@@ -169,7 +169,7 @@ def _header_with_literals(text: bytes) -> Header:
 def _plan(header: bytes) -> Plan:
     parsed = _header(header)
     given = parsed.parameters or {}
-    _check_parameters(given)
+    check_parameters(given)
     binary = given.get("binary_data_output", False)
     inputs = tuple((each, _binary_size(each)) for each in parsed.inputs)
     timeout_us = given.get("timeout", 0)
@@ -243,7 +243,7 @@ def _place(whose: str, parameters: InputParameters | OutputParameters) -> Place:
     return Place(region, offset, nbytes)
 
 
-def _check_parameters(given: dict[str, Any]) -> None:
+def check_parameters(given: dict[str, Any]) -> None:
     """Those with a meaning must be of their type; the others are the client's own business. Raises BadRequest."""
     for name, value in given.items():
         if name == "headers" or name.startswith("triton_"):

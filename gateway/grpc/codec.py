@@ -16,15 +16,16 @@ import msgspec
 import numpy as np
 
 from gateway.classification import classify, refuse_unclassifiable
+from gateway.codec.v2_request import Place
 from gateway.codec.values import join_texts
 from gateway.errors import BadRequest
 from gateway.grpc import wire
 from gateway.grpc.messages import DecodeError, message
-from gateway.grpc.parameters import Options, Place, options_of, place_of, values_of
+from gateway.grpc.parameters import Options, options_of, place_of, values_of
 from gateway.ranking import VersionRoute
 from gateway.serve import Result
 from gateway.shared_memory import Regions
-from gateway.tensors import Tensor
+from gateway.tensors import Tensor, wrong
 from model_store.datatypes import NUMPY
 
 _CONTENTS = {
@@ -108,7 +109,7 @@ def tensors(request: Request, regions: Regions) -> list[tuple[str, Tensor]]:
             tensor = given.typed
         elif given.place is not None:
             place = given.place
-            tensor = Tensor(given.datatype, given.shape, regions.read(place.region, place.offset, place.nbytes))
+            tensor = Tensor(given.datatype, given.shape, regions.read(*place))
         else:
             if nth >= len(raw):
                 raise _missing(given.name, plan.model)
@@ -122,26 +123,31 @@ def tensors(request: Request, regions: Regions) -> list[tuple[str, Tensor]]:
     return inputs
 
 
-def check_outputs(request: Request, route: VersionRoute) -> None:
-    """Refuse outputs nobody has, before anything is run. Raises BadRequest."""
+def check_outputs(request: Request, route: VersionRoute, regions: Regions) -> None:
+    """Refuse outputs nobody has, or that cannot be given as asked for, before anything is run.
+
+    Raises BadRequest, and NotFound for regions nobody registered.
+    """
     if not request.plan.outputs:
         return
     specs = {spec.name: spec for spec in route.signature.outputs}
     for output in request.plan.outputs:
         if output.name not in specs:
-            raise BadRequest(f"unexpected inference output '{output.name}' for model '{route.name}'")
+            raise wrong(request.id, f"unexpected inference output '{output.name}' for model '{route.name}'")
         if output.classes:
             refuse_unclassifiable(output.name, specs[output.name].datatype, output.classes)
+        elif output.place is not None:
+            regions.check(*output.place)
 
 
 def encode(request: Request, result: Result, regions: Regions, final: bool = False) -> bytes:
     """A serialized ModelInferResponse. `final`: it answers in a stream, and is the last answer to its request."""
     route, answer = result.route, result.answer
-    heads: list[tuple[str, str, tuple[int, ...], int]] = []
+    heads: list[tuple[str, str, tuple[int, ...]]] = []
     datas: list[bytes | memoryview] = []
     if not request.plan.outputs:
         for spec, tensor in zip(route.signature.outputs, answer.outputs, strict=True):
-            heads.append((spec.name, tensor.datatype, tensor.shape, -1))
+            heads.append((spec.name, tensor.datatype, tensor.shape))
             datas.append(tensor.data)
     else:
         by_name = {spec.name: t for spec, t in zip(route.signature.outputs, answer.outputs, strict=True)}
@@ -149,11 +155,10 @@ def encode(request: Request, result: Result, regions: Regions, final: bool = Fal
             tensor = by_name[output.name]
             if output.classes:
                 tensor = classify(tensor, output.classes, route.max_batch_size > 0)
+            heads.append((output.name, tensor.datatype, tensor.shape))
             if output.place is None:
-                heads.append((output.name, tensor.datatype, tensor.shape, -1))
                 datas.append(tensor.data)
             else:
-                heads.append((output.name, tensor.datatype, tensor.shape, len(tensor.data)))
                 datas.append(b"")
                 _share(output, tensor, regions)
     head = _head(route.name, route.version, answer.variant, tuple(heads), final)
@@ -245,16 +250,14 @@ def _output(asked: Any) -> Output:
 
 @lru_cache(4096)
 def _head(
-    name: str, version: str, variant: str, outputs: tuple[tuple[str, str, tuple[int, ...], int], ...], final: bool
+    name: str, version: str, variant: str, outputs: tuple[tuple[str, str, tuple[int, ...]], ...], final: bool
 ) -> bytes:
-    """Everything of an answer but its id and its tensors. The last number of an output: its bytes in shared memory."""
+    """Everything of an answer but its id and its tensors."""
     response = _ModelInferResponse(model_name=name, model_version=version)
     response.parameters["variant"].string_param = variant
     if final:
         response.parameters["triton_final_response"].bool_param = True
-    for output, datatype, shape, shared in outputs:
-        added = response.outputs.add(name=output, datatype=datatype, shape=shape)
-        if shared >= 0:
-            added.parameters["shared_memory_byte_size"].int64_param = shared
+    for output, datatype, shape in outputs:
+        response.outputs.add(name=output, datatype=datatype, shape=shape)
     head: bytes = response.SerializeToString(deterministic=True)
     return head

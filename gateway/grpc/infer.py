@@ -59,7 +59,7 @@ class Inference:
             if not self._keyring.is_open:
                 await calling.admit(self._keyring, caller, "POST", f"/v2/models/{plan.model}/infer")
             route = serving.table.resolve(plan.model, plan.version)
-            codec.check_outputs(request, route)
+            codec.check_outputs(request, route, self._regions)
             inputs = codec.tensors(request, self._regions)
             options = plan.options
             call = Call(

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from gateway.codec.v2_request import Place, check_parameters
 from gateway.errors import BadRequest
 
-Value = bool | int | float | str | bytes
 _RESERVED_BUT_ALLOWED = "triton_enable_empty_final_response"
 """tritonclient sets it on streams; an answer here is always the final one, so there is nothing to do."""
 
@@ -22,14 +22,6 @@ class Options(msgspec.Struct, frozen=True):
     variant: str | None = None
 
 
-class Place(msgspec.Struct, frozen=True):
-    """Bytes of a registered shared memory region."""
-
-    region: str
-    offset: int
-    nbytes: int
-
-
 def values_of(parameters: Any) -> dict[str, Any]:
     """A map of InferParameter or ModelRepositoryParameter; unset ones are left out."""
     values = {}
@@ -40,15 +32,10 @@ def values_of(parameters: Any) -> dict[str, Any]:
 
 
 def options_of(given: Mapping[str, Any]) -> Options:
-    """Raises BadRequest for reserved names and wrong types."""
-    for name in given:
-        if name == "headers" or (name.startswith("triton_") and name != _RESERVED_BUT_ALLOWED):
-            raise BadRequest(f"parameter '{name}' is reserved and cannot be given in a request")
-    timeout = _whole(given, "timeout", "microseconds")
-    variant = given.get("variant")
-    if variant is not None and not isinstance(variant, str):
-        raise BadRequest("parameter 'variant' must be the id of a variant")
-    return Options(timeout / 1e6 if timeout else None, _whole(given, "priority", "a level"), variant or None)
+    """Raises BadRequest for reserved names and wrong types, as over HTTP."""
+    check_parameters({name: value for name, value in given.items() if name != _RESERVED_BUT_ALLOWED})
+    timeout_us = given.get("timeout", 0)
+    return Options(timeout_us / 1e6 if timeout_us else None, given.get("priority", 0), given.get("variant") or None)
 
 
 def place_of(given: Mapping[str, Any], of: str) -> Place | None:
@@ -63,10 +50,3 @@ def place_of(given: Mapping[str, Any], of: str) -> Place | None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise BadRequest(f"{of}: '{name}' must be a whole number of bytes")
     return Place(region, offset, nbytes or 0)
-
-
-def _whole(given: Mapping[str, Any], name: str, unit: str) -> int:
-    value = given.get(name, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise BadRequest(f"parameter '{name}' must be a whole number ({unit})")
-    return value

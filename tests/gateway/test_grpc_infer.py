@@ -237,8 +237,13 @@ def test_a_stream_answers_in_order_and_reports_errors_in_band(tmp_path):
             alone = await client.infer("mlp", {"x": X * 7})
             assert answers[7].infer_response.raw_output_contents == alone.raw_output_contents
             client.metadata = (("triton_grpc_error", "true"),)
+
+            async def one_wrong():
+                yield request("no", {"x": X})
+                await asyncio.sleep(30)  # writing on while the stream ends would be an error of the client's own
+
             with fails(Code.NOT_FOUND, "Request for unknown model: 'no' is not found"):
-                _ = [answer async for answer in client.ModelStreamInfer(requests())]
+                _ = [answer async for answer in client.ModelStreamInfer(one_wrong())]
 
     run(test())
 
