@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.errors import BadRequest, Unsupported
+from gateway.line import DEFAULT_LEVEL, LAST_LEVEL
 from gateway.ranking import VersionRoute
 from model_store.entities import TensorSpec
 
@@ -40,7 +41,12 @@ def config_of(route: VersionRoute, override: Override | None = None) -> dict[str
         "parameters": dict((override or {}).get("parameters", {})),
     }
     if rows:
-        config["dynamic_batching"] = {"preferred_batch_size": [route.max_rows], "max_queue_delay_microseconds": 0}
+        config["dynamic_batching"] = {
+            "preferred_batch_size": [route.max_rows],
+            "max_queue_delay_microseconds": 0,
+            "priority_levels": LAST_LEVEL,
+            "default_priority_level": DEFAULT_LEVEL,
+        }
     return config
 
 

@@ -31,7 +31,10 @@ def test_a_batching_model_leaves_its_batch_axis_out_of_dims():
     assert config["output"][1] == {
         "name": "OUTPUT1", "data_type": "TYPE_INT32", "dims": [16], "label_filename": "", "is_shape_tensor": False,
     }  # fmt: skip
-    assert config["dynamic_batching"]["preferred_batch_size"] == [64]
+    assert config["dynamic_batching"] == {
+        "preferred_batch_size": [64], "max_queue_delay_microseconds": 0, "priority_levels": 255,
+        "default_priority_level": 100,
+    }  # fmt: skip
     assert config["instance_group"] == [{"name": "simple_0", "kind": "KIND_CPU", "count": 1, "gpus": []}]
     assert json.loads(json.dumps(config)) == config
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 
 from gateway.ranking import MOST_ROWS
@@ -216,6 +217,16 @@ def test_a_load_with_a_file_registers_a_version_that_answers(http: httpx.Client)
     assert http.get("/v2/models/bytes").json()["versions"] == ["1", "2"]
     assert http.get("/v2/models/bytes").json()["inputs"][0]["name"] == "x"
     assert infer(http, "bytes/versions/1").status_code == 200
+
+
+def test_a_load_takes_external_data_and_the_versions_in_order(http: httpx.Client, tmp_path: Path) -> None:
+    options = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx.save_model(zoo.mlp(inputs=16), tmp_path / "model.onnx", **options)
+    files = {f"file:7/{name}": (tmp_path / name).read_bytes() for name in ("model.onnx", "weights.bin")}
+    load(http, "pair", **files, **{"file:3/model.onnx": zoo.simple().SerializeToString()})
+    assert [http.get(f"/v2/models/pair/versions/{n}").json()["inputs"][0]["name"] for n in (1, 2)] == ["INPUT0", "x"]
+    for hostile in ("file:1/../../model.onnx", "file:1//etc/model.onnx"):
+        load(http, "hostile", 400, **{hostile: b"x", "file:1/model.onnx": zoo.simple().SerializeToString()})
 
 
 @pytest.fixture
