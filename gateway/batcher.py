@@ -34,14 +34,15 @@ _INPUT_SHARE = 2
 
 
 class Batcher:
-    """One version's queue. `wake` asks for a pump; `runner_of(target)` is the runner a session lives in."""
+    """One version's queue. `runner_of(target)` is the runner a session lives in. `wake(batcher, fresh)` asks for a
+    pump, for a new request or for one that comes back."""
 
     def __init__(
         self,
         route: VersionRoute,
         health: Health,
         runner_of: Runners,
-        wake: Callable[[Batcher], None],
+        wake: Callable[[Batcher, bool], None],
         statistics: Statistics,
     ) -> None:
         self.route = route
@@ -165,7 +166,7 @@ class Batcher:
             line = self._lanes[lane] = Line()
         line.put(item, front)
         self.waiting_rows += item.rows
-        self._wake(self)
+        self._wake(self, not front)
 
     def _gather(self, line: Line, level: int | None, slot_bytes: int) -> list[Item]:
         """Take what may run together, at most `max_rows` rows, beginning with the first of `level`; one item is taken

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,6 +28,9 @@ SLOTS = 2
 GRACE_S = 0.1
 PATIENCE = 10.0
 """A run is called hung only after this many times its expected time: a client's short deadline must not kill it."""
+
+LINGER_NS, LINGER_RUN_S = 200_000, 0.0001
+"""How long an answer is waited for on the spot, and how quick its run must be for that."""
 
 UNKNOWN_RUN_S = 1.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0
@@ -59,6 +63,27 @@ class Session:
     def learn(self, rows: int, seconds: float) -> None:
         per_row = seconds / max(1, rows)
         self.row_s = per_row if self.row_s is None else 0.9 * self.row_s + 0.1 * per_row
+
+
+class _Lingering:
+    """Whether to wait on the spot: after each time it was in vain, twice as many batches go without."""
+
+    __slots__ = ("_last_pause", "_pause")
+
+    def __init__(self) -> None:
+        self._pause = self._last_pause = 0
+
+    def worth_it(self) -> bool:
+        if self._pause:
+            self._pause -= 1
+            return False
+        return True
+
+    def paid(self) -> None:
+        self._last_pause = 0
+
+    def lost(self) -> None:
+        self._pause = self._last_pause = min(256, 2 * self._last_pause + 1)
 
 
 class Work(Protocol):
@@ -106,6 +131,7 @@ class Runner:
         """Batch number -> (slot, work), oldest first: the first one is running, the next one prefetched."""
         self._head_ns = 0
         self._batches = 0
+        self._lingers = _Lingering()
         self._process: RunnerProcess | None = None
         self._closed: asyncio.Event | None = None
         self._failed_starts = 0
@@ -174,6 +200,27 @@ class Runner:
         self._memory.used(slot, end)
         work.session.last_used = work.sent_ns
         self._process.send(wire.pack_run(slot, work.session.load.session, self._batches, end, places))
+
+    def linger(self) -> None:
+        """Wait a moment, on the spot, for the one batch in flight, if it is worth it.
+
+        For when this process has nothing else to do: going to sleep and being woken takes longer than a small model
+        runs. Whoever comes meanwhile waits for at most `LINGER_NS`.
+        """
+        process = self._process
+        if process is None or not self._running or not self._lingers.worth_it():
+            return
+        _, work = next(iter(self._running.values()))
+        if work.session.expected_s(work.rows) > LINGER_RUN_S:
+            return
+        until = time.monotonic_ns() + LINGER_NS
+        while time.monotonic_ns() < until:
+            if data := process.receive_now():
+                self._lingers.paid()
+                self._take(data)
+                return
+            os.sched_yield()
+        self._lingers.lost()
 
     def sweep(self) -> None:
         """Kill a process whose batch, or whose opening of a session, is over its time. Called every few ms."""

@@ -91,6 +91,13 @@ class RunnerProcess:
                 return  # it is dead; the pidfd is about to say so
         self._outbox.append(message)
 
+    def receive_now(self) -> bytes:
+        """The next message if it is there, else nothing. What it means for a closed socket the loop finds out."""
+        try:
+            return self._socket.recv(MAX_MESSAGE)
+        except (BlockingIOError, ConnectionError):
+            return b""
+
     def kill(self, why: str) -> None:
         """SIGKILL. `why`: hang, broken or exit."""
         if not self._killed_for:
@@ -123,18 +130,12 @@ class RunnerProcess:
         self._loop.remove_reader(self._pidfd)
         self._loop.remove_reader(self._socket.fileno())
         self._loop.remove_writer(self._socket.fileno())
-        while data := self._last_message():
+        while data := self.receive_now():
             self._on_message(data)
         code = self._process.wait()
         os.close(self._pidfd)
         self._socket.close()
         self._on_death(_death(code, self._killed_for))
-
-    def _last_message(self) -> bytes:
-        try:
-            return self._socket.recv(MAX_MESSAGE)
-        except (BlockingIOError, ConnectionError):
-            return b""
 
 
 def _death(code: int, killed_for: str) -> Death:

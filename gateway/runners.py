@@ -1,7 +1,9 @@
 """The runners of this gateway, one per target, and the pump that hands them batches.
 
 Fair across models: versions with waiting requests take turns, one batch a turn. The pump runs at most once per tick of
-the event loop, after everything that arrived in the tick was queued: that is what fills batches without a delay.
+the event loop, after everything that arrived in the tick was queued: that is what fills batches without a delay. When
+requests have been coming one by one for a while there is no company to wait for: then it runs at once, and the answer
+is waited for on the spot (`Runner.linger`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ from model_store.entities import Signature, TensorSpec
 SWEEP_S = 0.025
 WATCH_AFTER_NS = 50_000_000
 """A client is watched for leaving only once its request has waited this long: watching costs a task."""
+
+ONE_BY_ONE = 16
+"""Batches of one request in a row, nothing else about, after which the next one is expected to be alone as well."""
 
 TRIM_S = 1.0
 """Also how often an idle gateway looks around: a sweep that finds nothing to do must not cost a core its sleep."""
@@ -57,6 +62,8 @@ class Runners:
         self._pump_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._resting = False
+        self._alone = 0
+        """Requests in a row that met nobody, waiting or running."""
         self._trimmed = time.monotonic()
 
     async def start(self, targets: tuple[str, ...] = ()) -> None:
@@ -131,16 +138,33 @@ class Runners:
             runner.start()
         return self._runners[target]
 
-    def _wake(self, batcher: Batcher) -> None:
+    def _wake(self, batcher: Batcher, fresh: bool) -> None:
+        alone = fresh and not self._waiting and not self._pump_scheduled and self._nothing_runs()
+        self._alone = self._alone + 1 if alone else 0
         if batcher not in self._waiting_set:
             self._waiting_set.add(batcher)
             self._waiting.append(batcher)
-        if not self._pump_scheduled:
-            self._pump_scheduled = True
-            self._loop.call_soon(self._pump)
         if self._resting and self._timer is not None:
             self._timer.cancel()
             self._sweep_again(SWEEP_S)
+        if self._alone > ONE_BY_ONE:
+            self._pump()
+            self._linger()
+        elif not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _nothing_runs(self) -> bool:
+        for runner in self._runners.values():  # noqa: SIM110 - as below
+            if runner.inflight:
+                return False
+        return True
+
+    def _linger(self) -> None:
+        for runner in self._runners.values():
+            if runner.inflight:
+                runner.linger()
+                return
 
     def _schedule(self) -> None:
         if self._waiting and not self._pump_scheduled:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.answering import WholeAnswers
 from gateway.errors import error_body
 from gateway.settings import Settings
 
@@ -57,6 +58,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.in_headers = False
         super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.__class__ = WholeAnswers  # uvicorn lets nobody choose the class; its task has not run yet
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

@@ -91,7 +91,7 @@ class Bench:
         object.__setattr__(route, "sessions", {one: NumpySession() for one in every})
         self.runner = NumpyRunner(fate, delay, self.pump)
         self.batcher = Batcher(
-            route, self.health, lambda target: self.runner, lambda batcher: self.soon(), self.statistics
+            route, self.health, lambda target: self.runner, lambda batcher, fresh: self.soon(), self.statistics
         )
         self._soon = False
 

@@ -185,6 +185,42 @@ def test_a_hung_runner_is_killed_just_after_the_deadline_and_replaced(tmp_path):
     run(test())
 
 
+def test_requests_one_by_one_are_answered_on_the_spot_and_a_runner_that_stops_meanwhile_costs_no_deadline(tmp_path):
+    async def test():
+        async with engine() as serving:
+            model = zoo.mlp()
+            await deploy(serving, "mlp", model, tmp_path)
+            runner = serving.runners.get("ort-cpu")
+            x = zoo.random_inputs(model, 1)
+            first = outputs_of(await ask(serving, "mlp", x))
+            turns = 0
+
+            async def count_turns():
+                nonlocal turns
+                while True:
+                    await asyncio.sleep(0)
+                    turns += 1
+
+            counting = asyncio.create_task(count_turns())
+            on_the_spot = 0
+            for _ in range(200):
+                before = turns
+                result = await ask(serving, "mlp", x)
+                on_the_spot += turns == before
+                for name, value in outputs_of(result).items():
+                    np.testing.assert_array_equal(value, first[name])
+            counting.cancel()
+            assert on_the_spot > 0
+            os.kill(runner.pid, signal.SIGSTOP)
+            with pytest.raises(DeadlineExceeded):
+                await ask(serving, "mlp", x, timeout_s=0.3)
+            await until(lambda: runner.restarts == 1 and runner.ready)
+            results = await asyncio.gather(*(ask(serving, "mlp", x) for _ in range(20)))
+            assert max(result.answer.batch_rows for result in results) > 1
+
+    run(test())
+
+
 def test_a_client_in_a_hurry_does_not_kill_a_runner_that_is_merely_working(tmp_path):
     async def test():
         async with engine() as serving:
