@@ -6,6 +6,7 @@ other with care.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 import msgspec
@@ -29,6 +30,7 @@ class _Version(Convertor[str]):
 
 register_url_convertor("version", _Version())
 
+_OFF_LOOP_BYTES = 1 << 20
 VERSION = "/versions/{version:version}"
 Name = Annotated[str, Path(description="the model")]
 Version = Annotated[
@@ -43,6 +45,12 @@ async def json_object(request: Request, most_bytes: int | None = None) -> dict[s
         body += chunk
         if most_bytes is not None and len(body) > most_bytes:
             raise TooLarge(f"request JSON size exceeds the maximum allowed input size of {most_bytes} bytes")
+    if len(body) > _OFF_LOOP_BYTES:
+        return await asyncio.to_thread(_parse, body)
+    return _parse(body)
+
+
+def _parse(body: bytearray) -> dict[str, Any]:
     if not body.strip():
         return {}
     try:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +193,31 @@ def test_unload_takes_a_model_out_at_once_and_load_brings_it_back(http: httpx.Cl
     load(http, "mixing")
     assert http.get("/v2/models/mixing/ready").status_code == 200
     assert http.post("/v2/repository/models/nobody/unload").status_code == 200
+
+
+def test_unloading_under_load_harms_no_request_that_was_let_in(http: httpx.Client, gateway: RunningGateway) -> None:
+    load(http, "coming", **{"file:1/model.onnx": zoo.simple().SerializeToString()})
+    stop = threading.Event()
+
+    def ask() -> Counter[int]:
+        seen: Counter[int] = Counter()
+        with httpx.Client(base_url=gateway.url, timeout=30) as own:
+            while not stop.is_set():
+                answer = infer(own, "coming")
+                seen[answer.status_code] += 1
+                assert answer.status_code != 200 or answer.json()["outputs"][0]["data"] == list(range(0, 32, 2))
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask) for _ in range(4)]
+        for _ in range(8):
+            assert http.post("/v2/repository/models/coming/unload").status_code == 200
+            assert http.get("/v2/models/coming/ready").status_code == 404
+            load(http, "coming")
+            assert infer(http, "coming").status_code == 200
+        stop.set()
+        seen = sum((each.result() for each in asking), Counter())
+    assert seen[200] > 0 and set(seen) <= {200, 404, 503}
 
 
 def test_a_config_override_holds_until_the_next_load(http: httpx.Client) -> None:
