@@ -28,6 +28,12 @@ CALLS = {
     ("DELETE", "/v1/jobs/1"): {"register", "compile", "admin"},
     ("DELETE", "/v1/models/m"): {"admin"},
     ("DELETE", "/v1/models/m/versions/1"): {"admin"},
+    ("POST", "/v2/repository/models/m/load"): {"admin"},
+    ("POST", "/v2/repository/models/m/unload"): {"admin"},
+    ("POST", "/v2/logging"): {"admin"},
+    ("POST", "/v2/trace/setting"): {"admin"},
+    ("POST", "/v2/systemsharedmemory/region/r/register"): {"predict", "admin"},
+    ("POST", "/v2/systemsharedmemory/unregister"): {"predict", "admin"},
     ("POST", "/a/route/nobody/thought/of"): {"admin"},
 }
 
