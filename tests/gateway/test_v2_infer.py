@@ -153,11 +153,16 @@ def test_empty_tensors_and_scalars_pass(tmp_path):
         status, head, tail, fields = await client.ask("FP32", asked)
         assert (status, tail, fields["content-type"]) == (200, b"", "application/json")
         assert head["outputs"][0]["parameters"] == {"binary_data_size": 0}
+        status, head, _, _ = await client.ask("FP32", {"inputs": [given("INPUT0", "FP32", (0, 3), data=[])]})
+        assert (status, head["outputs"][0]["shape"]) == (200, [0, 3])
+        status, head, _, _ = await client.ask("text", {"inputs": [given("text", "BYTES", (0,), data=[])]})
+        assert (status, head["outputs"][0]["data"]) == (200, [])
         rows = given("x", "FP32", (2, 4), data=[1.0] * 8)
         status, head, _, _ = await client.ask("mean", {"inputs": [rows]})
         assert (status, head["outputs"][0]["shape"], head["outputs"][0]["data"]) == (200, [], [1.0])
 
-    serve(test, tmp_path, {"FP32": zoo.identity(TensorProto.FLOAT), "mean": zoo.scalar_output()})
+    models = {"FP32": zoo.identity(TensorProto.FLOAT), "mean": zoo.scalar_output(), "text": zoo.strings()}
+    serve(test, tmp_path, models)
 
 
 @pytest.mark.parametrize(("encoding", "unpack"), [("gzip", gzip.decompress), ("deflate", zlib.decompress)])
