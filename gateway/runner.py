@@ -129,7 +129,7 @@ class Runner:
         self._free = list(range(SLOTS))
         self._running: dict[int, tuple[int, Work]] = {}
         """Batch number -> (slot, work), oldest first: the first one is running, the next one prefetched."""
-        self._head_ns = 0
+        self._head_ns = self._ran_until_ns = 0
         self._batches = 0
         self._lingers = _Lingering()
         self._process: RunnerProcess | None = None
@@ -274,7 +274,10 @@ class Runner:
         reach = max((place.offset + place.nbytes for place in done.places), default=0)
         if reach > self._memory.slot_bytes:
             raise wire.WireError(f"outputs end at {reach}, beyond the slot")
+        # A prefetched batch waits in its slot until the one before it has run: that is time in the queue, not of input.
+        ran_until_ns = self._ran_until_ns
         work = self._pop(done)
+        work.sent_ns = max(work.sent_ns, min(ran_until_ns, done.start_ns))
         self._memory.used(done.slot, reach)
         work.session.learn(work.rows, (done.end_ns - done.start_ns) / 1e9)
         work.done(done, self._memory.slots[done.slot])
@@ -285,6 +288,7 @@ class Runner:
         if work is None or slot != message.slot:
             raise wire.WireError(f"no batch {message.batch} is in flight in slot {message.slot}")
         del self._running[message.batch]
+        self._ran_until_ns = message.end_ns
         self._free.append(slot)
         self._head_ns = time.monotonic_ns()
         return work

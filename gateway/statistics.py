@@ -5,6 +5,7 @@ disagree. Facts of a request (time in the queue, in the runtime, ...) are counte
 a batch (that it ran, with how many rows) when it comes back from its runner, whoever still waits for it. Counts belong
 to the version, not to a runner: they live until the version is deleted.
 
+Time in the queue ends when the runner turns to the batch, not when it gets it: it gets one ahead.
 A stage is the same stretch of time for a request and for its batch, so they add up: queue + compute_input +
 compute_infer + compute_output <= success, and the rest is reading, decoding and encoding the body.
 """
