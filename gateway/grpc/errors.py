@@ -41,13 +41,17 @@ CODES: dict[type[BaseException], grpc.StatusCode] = {
 }
 
 
+_MOST_TEXT = 2000
+"""Characters of a status text: it travels as a header, and clients take no more than 8 KiB of those."""
+
+
 class Refused(Exception):
     """A call that ends with a status instead of an answer."""
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
         super().__init__(text)
         self.code = code
-        self.text = text
+        self.text = text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."
 
 
 def refused(error: BaseException) -> Refused:

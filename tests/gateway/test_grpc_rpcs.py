@@ -216,6 +216,22 @@ def test_keys_open_what_they_open_over_http(tmp_path):
     run(test())
 
 
+def test_names_without_end_are_refused_in_a_text_that_arrives(tmp_path):
+    async def test():
+        async with grpc_serving(tmp_path, {}, require_keys=True) as client:
+            with fails(Code.UNAUTHENTICATED):
+                await client.infer("n" * 1_000_000, {"INPUT0": A})
+            _, secret = await asyncio.to_thread(client.gateway.store.catalog.create_key, ["admin"])
+            client.metadata = (("x-api-key", secret),)
+            for long in ("n" * 1_000_000, "é" * 100_000):
+                with fails(Code.NOT_FOUND, "Request for unknown model: '", "..."):
+                    await client.infer(long, {"INPUT0": A})
+                with fails(Code.NOT_FOUND, "..."):
+                    await client.ModelConfig(name=long)
+
+    run(test())
+
+
 def test_every_kind_of_error_has_a_status():
     from gateway import errors
 
