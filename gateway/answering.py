@@ -64,9 +64,11 @@ class WholeAnswers(RequestResponseCycle):
 
 def _whole(status: int, headers: list[Header], body: bytes | memoryview) -> bytes:
     parts: list[bytes | memoryview] = [STATUS_LINE[status]]
+    if HEADER_RE.search(b"".join([name for name, _ in headers])) or HEADER_VALUE_RE.search(
+        b"".join([value for _, value in headers])
+    ):
+        raise RuntimeError("invalid HTTP header")
     for name, value in headers:
-        if HEADER_RE.search(name) or HEADER_VALUE_RE.search(value):
-            raise RuntimeError("invalid HTTP header")
         if name == b"content-length" and int(value) != len(body):
             raise RuntimeError(f"an answer of {len(body)} bytes has the content-length {int(value)}")
         parts += (name, b": ", value, b"\r\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from importlib.metadata import version as installed
@@ -237,6 +238,8 @@ async def _announce(gateway: Gateway, where: str) -> None:
         if waited >= _IMPATIENT_S:
             event(logging.WARNING, "not ready yet", reason=gateway.serving.ready()[1])
             waited = 0.0
+    # What was imported and built by now stays: a full collection need not walk it (100 ms in which nobody is answered).
+    gc.freeze()
     print(f"forgeway is ready at {where}", flush=True)  # noqa: T201 - the one line that `serve` says
 
 
