@@ -50,13 +50,13 @@ class Follower:
         serving.open_pinned = self.open_pinned
 
     async def run(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 await self.step()
-                try:
-                    await asyncio.wait_for(self._poked.wait(), self._interval_s)
-                except TimeoutError:
-                    continue
+                timer = loop.call_later(self._interval_s, self._poked.set)  # `wait_for` would make a task each time
+                await self._poked.wait()
+                timer.cancel()
         finally:
             await self._openings.close()
 
