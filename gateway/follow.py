@@ -68,7 +68,9 @@ class Follower:
         """Read what changed, if anything did. Never raises for what the catalog does."""
         self._poked.clear()
         try:
-            sequence = await asyncio.to_thread(self._store.catalog.sequence)
+            sequence = self._store.catalog.unchanged_sequence()
+            if sequence is None:
+                sequence = await asyncio.to_thread(self._store.catalog.sequence)
             if self._snapshot is None or sequence != self._snapshot.sequence:
                 self._snapshot = await asyncio.to_thread(self._store.catalog.snapshot)
                 self._route_anew()

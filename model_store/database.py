@@ -86,6 +86,10 @@ class Database:
             return self._watch.value(self._read_sequence)
         return self._read_sequence()
 
+    def unchanged_sequence(self) -> int | None:
+        """`sequence` if that can be told at once, without waiting for anything; else None."""
+        return None if self._watch is None else self._watch.unchanged()
+
     def _read_sequence(self) -> int:
         """One indexed read, no transaction around it."""
         with self._glance.connect() as connection:

@@ -24,14 +24,28 @@ class FileWatch:
         self._value = 0
 
     def value(self, read: Callable[[], int]) -> int:
-        """What `read` returned when the file was last changed. Raises what `read` does, and sqlite3.Error."""
+        """What `read` returned when the file was last changed. Raises what `read` does."""
         with self._lock:
-            version = self._data_version()
+            try:
+                version = self._data_version()
+            except sqlite3.Error:
+                return read()
             if version != self._version:
                 # In this order: a change between the two is seen now and looked for once more, never missed.
                 self._value = read()
                 self._version = version
             return self._value
+
+    def unchanged(self) -> int | None:
+        """What `value` last returned if that still holds; None: ask `value`. Never waits, never raises."""
+        if self._version is None or not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self._value if self._version is not None and self._data_version() == self._version else None
+        except sqlite3.Error:
+            return None
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         with self._lock:
@@ -40,9 +54,9 @@ class FileWatch:
     def _data_version(self) -> int:
         try:
             if self._connection is None:
-                self._connection = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
+                self._connection = sqlite3.connect(self._file, timeout=0, isolation_level=None, check_same_thread=False)
             version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        except sqlite3.Error:
+        except sqlite3.Error:  # it never waits for a lock: who asked asks again soon
             self._drop()  # it may be another file by now: begin anew
             raise
         return version

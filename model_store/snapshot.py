@@ -31,6 +31,10 @@ class Snapshots:
         second."""
         return self._database.sequence()
 
+    def unchanged_sequence(self) -> int | None:
+        """`sequence` if that can be told at once: fit for an event loop, without a thread. None: ask `sequence`."""
+        return self._database.unchanged_sequence()
+
     def snapshot(self) -> Snapshot:
         """The state to route by, whole and of one moment."""
         with self._database.read() as connection:

@@ -51,6 +51,18 @@ def test_it_is_read_again_only_after_a_change_from_wherever(file: Path) -> None:
     watch.close()
 
 
+def test_what_is_unchanged_is_told_at_once_and_a_change_is_not_overlooked(file: Path) -> None:
+    watch, read = FileWatch(file), Reader(file)
+    assert watch.unchanged() is None
+    assert watch.value(read) == watch.unchanged() == 1
+    with sqlite3.connect(file) as connection:
+        connection.execute("UPDATE t SET n = 2")
+    assert watch.unchanged() is None
+    assert watch.value(read) == watch.unchanged() == 2
+    watch.close()
+    assert watch.unchanged() is None
+
+
 def test_a_failed_read_is_tried_again(file: Path) -> None:
     watch, read = FileWatch(file), Reader(file)
 
