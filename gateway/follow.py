@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 
 from gateway.batcher import Batcher
 from gateway.errors import NotReady
@@ -47,7 +48,7 @@ class Follower:
         self._poked = asyncio.Event()
         self._unloaded: set[str] = set()
         self._overrides: dict[str, Override] = {}
-        serving.open_pinned = self.open_pinned
+        serving.pin = self.pin
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -100,10 +101,14 @@ class Follower:
             self._overrides.pop(name, None)
         self._route_anew()
 
-    async def open_pinned(self, route: VersionRoute, variant: str) -> None:
-        """Open a variant for requests that pin it. Raises NotReady when it cannot be opened."""
-        subject = Subject(route.name, route.version, variant)
-        self._pinned[subject] = time.monotonic()
+    def pin(self, route: VersionRoute, variant: str) -> Awaitable[None] | None:
+        """Keep a variant open for requests that pin it; None when it is open, else what to wait for."""
+        self._pinned[Subject(route.name, route.version, variant)] = time.monotonic()
+        now = self._before(route)
+        return None if now is not None and variant in now.sessions else self._open_pinned(route, variant)
+
+    async def _open_pinned(self, route: VersionRoute, variant: str) -> None:
+        """Raises NotReady when it cannot be opened."""
         chosen = route.variants[variant]
         task = self._openings.want(chosen, route.signature, (1,))
         if task is not None:
@@ -175,7 +180,7 @@ class Follower:
                 unfinished.add((route.name, route.version))
         return {key_of(variant) for variant in wanted}
 
-    def _before(self, version: ModelVersion) -> VersionRoute | None:
+    def _before(self, version: ModelVersion | VersionRoute) -> VersionRoute | None:
         model = self._serving.table.models.get(version.name)
         return None if model is None else model.versions.get(version.version)
 

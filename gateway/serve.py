@@ -75,8 +75,8 @@ class Serving:
         self.admission = Admission(settings.max_inflight, _BYTES_IN_FLIGHT_SLOTS * settings.slot_bytes)
         self.table = RouteTable(health=self.health)
         self.batchers: Mapping[tuple[str, str], Batcher] = {}
-        self.open_pinned: Callable[[VersionRoute, str], Awaitable[None]] | None = None
-        """Opens a variant that is not in the table's sessions; set by the follower."""
+        self.pin: Callable[[VersionRoute, str], Awaitable[None] | None] | None = None
+        """Keeps a variant open; what to wait for while it is not, else None. Set by the follower."""
         self.starting = True
         """Until the models that were there at the start can answer."""
         self.trouble = ""
@@ -183,9 +183,10 @@ async def _open(serving: Serving, route: VersionRoute, pin: str, remaining_s: fl
     Also when it is open already: the next table might do without it, and this request would wait in vain.
     """
     route.check_pin(pin)
-    if serving.open_pinned is None:
+    opening = None if serving.pin is None else serving.pin(route, pin)
+    if opening is None:
         return
     try:
-        await asyncio.wait_for(serving.open_pinned(route, pin), remaining_s)
+        await asyncio.wait_for(opening, remaining_s)
     except TimeoutError:
         raise DeadlineExceeded(f"variant {pin!r} was not open before the deadline; it may be next time") from None
