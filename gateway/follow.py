@@ -105,7 +105,9 @@ class Follower:
         """Keep a variant open for requests that pin it; None when it is open, else what to wait for."""
         self._pinned[Subject(route.name, route.version, variant)] = time.monotonic()
         now = self._before(route)
-        return None if now is not None and variant in now.sessions else self._open_pinned(route, variant)
+        session = None if now is None else now.sessions.get(variant)
+        # A table may still hold a session that was closed because nothing else wanted it.
+        return None if session is not None and not session.closed else self._open_pinned(route, variant)
 
     async def _open_pinned(self, route: VersionRoute, variant: str) -> None:
         """Raises NotReady when it cannot be opened."""
