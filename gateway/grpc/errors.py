@@ -41,7 +41,7 @@ CODES: dict[type[BaseException], grpc.StatusCode] = {
 }
 
 
-_MOST_TEXT = 2000
+_MOST_TEXT = 600
 """Characters of a status text: it travels as a header, and clients take no more than 8 KiB of those."""
 
 
