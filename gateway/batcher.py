@@ -22,7 +22,8 @@ from gateway.flight import Batch
 from gateway.health import Health, Subject
 from gateway.line import DEFAULT_LEVEL, Line, level_of
 from gateway.ranking import Choice, VersionRoute
-from gateway.runner import Runner, Session
+from gateway.runner import Runner
+from gateway.session import Session
 from gateway.statistics import Statistics
 from gateway.tensors import Checked, InputCheck
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.health import Health, Subject
 from gateway.ranking import HYSTERESIS, VersionRoute, may_answer, speedup, timing_in
-from gateway.runner import Session
+from gateway.session import Session
 from model_store.entities import REFERENCE, Variant
 
 

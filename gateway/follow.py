@@ -18,8 +18,8 @@ from gateway.model_config import Override, limit
 from gateway.opening import Key, Openings, key_of
 from gateway.ranking import VersionRoute, rank
 from gateway.router import ModelRoutes, RouteTable
-from gateway.runner import Session
 from gateway.serve import Serving
+from gateway.session import Session
 from gateway.settings import Settings
 from model_store.entities import REFERENCE, Model, ModelVersion, Variant
 from model_store.snapshot import Snapshot

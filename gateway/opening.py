@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.health import Subject
-from gateway.runner import LoadRefused, Session
 from gateway.runners import Runners
+from gateway.session import LoadRefused, Session
 from gateway.settings import Settings
 from model_store.entities import REFERENCE, Artifact, Signature, Variant
 from model_store.errors import BlobMissing

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from gateway.errors import BadRequest
-from gateway.runner import Session
+from gateway.session import Session
 from model_store.entities import REFERENCE, Signature, Timing, Variant, Verdict
 
 HYSTERESIS = 1.03

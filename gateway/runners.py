@@ -21,7 +21,8 @@ from gateway import wire
 from gateway.batcher import Batcher, late
 from gateway.health import Health, Subject
 from gateway.ranking import VersionRoute
-from gateway.runner import Runner, Session
+from gateway.runner import Runner
+from gateway.session import Session
 from gateway.statistics import Statistics
 from model_store.entities import Signature, TensorSpec
 

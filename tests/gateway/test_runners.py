@@ -14,7 +14,7 @@ import pytest
 from compilers.targets import load_target
 from gateway.errors import DeadlineExceeded, ModelFailed, NotReady, RunnerDied
 from gateway.health import Subject
-from gateway.runner import LoadRefused
+from gateway.session import LoadRefused
 from tests import zoo
 from tests.gateway.engines import ask, deploy, engine, outputs_of, signature_of, until
 

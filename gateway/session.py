@@ -1,0 +1,45 @@
+"""A variant as a runner holds it, and what its runs have been seen to cost."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway import wire
+from gateway.health import Subject
+
+UNKNOWN_RUN_S = 1.0
+"""What a run is taken to cost while none has been seen."""
+
+
+class LoadRefused(Exception):
+    """The runtime cannot open this variant, or the runner died twice while it tried."""
+
+
+class Session:
+    """Wanted from `Runner.load` to `unload`; `ready` while it can run."""
+
+    def __init__(self, subject: Subject, load: wire.Load, target: str) -> None:
+        self.subject = subject
+        self.load = load
+        self.target = target
+        self.ready = False
+        self.closed = False
+        self.last_used = 0
+        self.row_s: float | None = None
+        """Seconds a row costs, as last seen (moving average)."""
+        self.deaths_at_load = 0
+        self.opened: asyncio.Future[wire.Loaded] = asyncio.get_running_loop().create_future()
+
+    def expected_s(self, rows: int) -> float:
+        return UNKNOWN_RUN_S if self.row_s is None else self.row_s * max(1, rows)
+
+    def learn(self, rows: int, seconds: float) -> None:
+        per_row = seconds / max(1, rows)
+        self.row_s = per_row if self.row_s is None else 0.9 * self.row_s + 0.1 * per_row
+
+    def give_up(self, text: str) -> None:
+        """It cannot be opened: whoever awaits `opened` is told."""
+        self.closed = True
+        if not self.opened.done():
+            self.opened.set_exception(LoadRefused(text))
+            self.opened.exception()  # whoever awaits it sees it; nobody has to
