@@ -122,6 +122,8 @@ class Artifact:
     files: Mapping[str, Digest]
     options: Mapping[str, Any]
     size_bytes: int
+    stored_bytes: int | None = None
+    """What the files take in the store where they were packed; None: they lie there as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +184,50 @@ class Evidence:
     peak_memory_bytes: int | None = None
     noise_sqnr_db: float | None = None
     """The reference's agreement with itself, run to run."""
+    gate: Mapping[str, float] = field(default_factory=dict)
+    """What was asked of the agreement when it was judged: `sqnr_db`, `cosine`, `top1`, `max_drop`; absent: not asked."""
+    macs: int | None = None
+    """Multiply-accumulates of one row (axes nobody fixed at the sizes of the samples); None: not known."""
+    precision_share: Mapping[str, float] = field(default_factory=dict)
+    """Precision (f32, bf16, int8, int8-weights, ...) -> its share of the multiply-accumulates, 0 to 1."""
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    """What calibrated it: `samples` (sha256), `count`, `calibration`, `validation`, `passes`; empty: nothing did."""
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
+    """Node -> SQNR in dB of the outputs when that node alone is quantized; lower is more sensitive."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPoint:
+    """What one setting was measured to do at one batch size: `instances` batches at a time, `threads` threads each.
+
+    `p50_s` is the time of one batch among the others, `rows_per_s` what all instances answer together.
+    """
+
+    threads: int
+    instances: int
+    rows: int
+    p50_s: float
+    rows_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to run a variant here. `max_rows` is 1 when requests must not be batched together."""
+    """How to run a variant here. `max_rows` is 1 when requests must not be batched together.
+
+    `instances` batches run at the same time, each with `threads` threads. `buckets`: batch sizes at which gathering
+    more still paid, ascending; the last one is the most a batch gathers (none: not measured, up to `max_rows`).
+    `padded`: those of them to which filling a batch up was measured to win. `reason` says why, with the figures of
+    `curve`.
+    """
 
     threads: int
     max_rows: int
+    instances: int = 1
+    buckets: tuple[int, ...] = ()
+    padded: tuple[int, ...] = ()
+    objective: str = "latency"
+    reason: str = ""
+    curve: tuple[PlanPoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
