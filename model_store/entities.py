@@ -185,7 +185,7 @@ class Evidence:
     noise_sqnr_db: float | None = None
     """The reference's agreement with itself, run to run."""
     gate: Mapping[str, float] = field(default_factory=dict)
-    """What was asked of the agreement when it was judged: `sqnr_db`, `cosine`, `top1`, `max_drop`; absent: not asked."""
+    """What the agreement was held against: `sqnr_db`, `cosine`, `top1`, `max_drop`; absent: not asked."""
     macs: int | None = None
     """Multiply-accumulates of one row (axes nobody fixed at the sizes of the samples); None: not known."""
     precision_share: Mapping[str, float] = field(default_factory=dict)
