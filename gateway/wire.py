@@ -91,7 +91,10 @@ class WarmInput(msgspec.Struct, frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True):
-    """Open a session. `warm` lists row counts to run once with zeros before anybody waits for them."""
+    """Open a session that runs `instances` batches at a time, each with `threads` threads.
+
+    `warm` lists row counts to run once with zeros before anybody waits for them.
+    """
 
     session: int
     files: dict[str, str]
@@ -100,6 +103,7 @@ class Load(msgspec.Struct, frozen=True):
     inputs: tuple[WarmInput, ...]
     outputs: tuple[WarmInput, ...]
     warm: tuple[int, ...] = ()
+    instances: int = 1
 
 
 class Loaded(msgspec.Struct, frozen=True):
