@@ -41,7 +41,7 @@ def test_a_plan_from_before_there_were_instances_reads_as_one_instance_without_f
     catalog = Catalog.connect(f"sqlite:///{tmp_path / 'catalog.db'}")
     published(catalog, MEASURED)
     with catalog._database.write() as connection:
-        connection.execute(text("""UPDATE variants SET plan = '{"threads":2,"max_rows":64}'"""))
+        connection.execute(text("UPDATE variants SET plan = :plan"), {"plan": '{"threads":2,"max_rows":64}'})
     plan = catalog.variants("digits", "1")[0].plan
     assert plan == Plan(threads=2, max_rows=64)
     assert plan.instances == 1 and plan.buckets == () and plan.curve == ()
