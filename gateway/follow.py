@@ -105,9 +105,7 @@ class Follower:
         """Keep a variant open for requests that pin it; None when it is open, else what to wait for."""
         self._pinned[Subject(route.name, route.version, variant)] = time.monotonic()
         now = self._before(route)
-        session = None if now is None else now.sessions.get(variant)
-        # A table may still hold a session that was closed because nothing else wanted it.
-        return None if session is not None and not session.closed else self._open_pinned(route, variant)
+        return None if now is not None and variant in now.sessions else self._open_pinned(route, variant)
 
     async def _open_pinned(self, route: VersionRoute, variant: str) -> None:
         """Raises NotReady when it cannot be opened."""
@@ -120,67 +118,76 @@ class Follower:
         self._route_anew()
 
     def _route_anew(self) -> None:
-        """Build the whole table from the snapshot and what is open, and swap it in."""
+        """Build the whole table from the snapshot and what is open, and swap it in.
+
+        What is wanted is opened and what nothing wants is let go of before any route is built, so that no route holds a
+        session that is about to be closed; it is closed after the swap.
+        """
         snapshot = self._snapshot
         if snapshot is None:
             return
-        models: dict[str, ModelRoutes] = {}
-        batchers: dict[tuple[str, str], Batcher] = {}
-        wanted: set[Key] = set()
-        unfinished: set[tuple[str, str]] = set()
-        awaited = False
         names = {model.name for model, _ in snapshot.models}
         self._unloaded &= names
         self._overrides = {name: override for name, override in self._overrides.items() if name in names}
-        for model, versions in snapshot.models:
-            routes: dict[str, VersionRoute] = {}
+        loaded = {model.name: versions for model, versions in snapshot.models if model.name not in self._unloaded}
+        ranked = {name: [self._rank(*version) for version in versions] for name, versions in loaded.items()}
+        retired = self._want([route for routes in ranked.values() for route in routes])
+        models: dict[str, ModelRoutes] = {}
+        batchers: dict[tuple[str, str], Batcher] = {}
+        awaited = False
+        for model, _ in snapshot.models:
             if model.name in self._unloaded:
                 absent = dict.fromkeys(model.versions, UNLOADED)
                 models[model.name] = ModelRoutes({}, model.aliases, None, absent, unloaded=True)
                 continue
+            routes: dict[str, VersionRoute] = {}
             absent = dict.fromkeys(model.versions, "it has no reference yet")
-            for version, variants in versions:
-                where = (version.name, version.version)
-                route = self._route(version, variants)
-                wanted |= self._want(route, unfinished)
+            for route in map(self._with_sessions, ranked[model.name]):
                 if REFERENCE in route.sessions:
-                    routes[version.version] = route
-                    absent.pop(version.version, None)
+                    where = (route.name, route.version)
+                    routes[route.version] = route
+                    absent.pop(route.version, None)
                     batchers[where] = self._serving.batchers.get(where) or self._serving.runners.batcher(route)
                 elif REFERENCE in route.variants:
-                    absent[version.version] = route.refused.get(REFERENCE, "its reference is being opened")
+                    absent[route.version] = route.refused.get(REFERENCE, "its reference is being opened")
                     awaited = awaited or REFERENCE not in route.refused
             models[model.name] = ModelRoutes(routes, model.aliases, _default(model, routes), absent)
         before = self._serving.batchers
         self._serving.swap(RouteTable(models, snapshot.sequence, self._serving.health), batchers)
         self._serving.starting = self._serving.starting and awaited
-        gone = {where: batcher for where, batcher in before.items() if where not in batchers}
-        self._retire(gone, self._openings.keep(wanted, unfinished))
+        self._retire({where: batcher for where, batcher in before.items() if where not in batchers}, retired)
 
-    def _route(self, version: ModelVersion, variants: tuple[Variant, ...]) -> VersionRoute:
+    def _rank(self, version: ModelVersion, variants: tuple[Variant, ...]) -> VersionRoute:
+        """The route of a version as its evidence has it, before anybody asked what is open."""
         by_id = {variant.id: variant for variant in variants}
         refused = {variant.id: text for variant in variants if (text := self._openings.refused(variant)) is not None}
         able = [variant for variant in variants if variant.id not in refused]
         unproven = bool(version.policy.get("serve_unproven", False))
         buckets, ranked = rank(able, unproven, self._before(version), version.policy.get("objective", "latency"))
-        route = VersionRoute(
+        self._publish_figures(variants)
+        return VersionRoute(
             version.name, version.version, version.signature, by_id, buckets, ranked, unproven, refused
         )  # fmt: skip
-        self._publish_figures(variants)
-        opened = route.opened(
-            {variant.id: session for variant in able if (session := self._openings.session(variant)) is not None}
-        )
-        return limit(opened, self._overrides.get(version.name))
 
-    def _want(self, route: VersionRoute, unfinished: set[tuple[str, str]]) -> set[Key]:
-        """Begin to open what lacks; the keys to keep. A version that still opens something is `unfinished`: nothing
-        of it is closed before what takes over is open."""
-        pinned = (variant for variant in route.variants if Subject(route.name, route.version, variant) in self._pinned)
-        wanted = [route.variants[variant] for variant in dict.fromkeys((*route.wanted, *pinned))]
-        for variant in wanted:
-            if self._openings.want(variant, route.signature, _warm_rows(route, variant)) is not None:
-                unfinished.add((route.name, route.version))
-        return {key_of(variant) for variant in wanted}
+    def _want(self, routes: list[VersionRoute]) -> list[Session]:
+        """Begin to open what lacks, and let go of the rest: the sessions to close. Of a version that still opens
+        something nothing is let go of: what takes over must be open first."""
+        wanted: set[Key] = set()
+        unfinished: set[tuple[str, str]] = set()
+        for route in routes:
+            pins = (
+                variant for variant in route.variants if Subject(route.name, route.version, variant) in self._pinned
+            )
+            for variant in map(route.variants.__getitem__, dict.fromkeys((*route.wanted, *pins))):
+                wanted.add(key_of(variant))
+                if self._openings.want(variant, route.signature, _warm_rows(route, variant)) is not None:
+                    unfinished.add((route.name, route.version))
+        return self._openings.keep(wanted, unfinished)
+
+    def _with_sessions(self, route: VersionRoute) -> VersionRoute:
+        able = (variant for variant in route.variants.values() if variant.id not in route.refused)
+        sessions = {variant.id: session for variant in able if (session := self._openings.session(variant)) is not None}
+        return limit(route.opened(sessions), self._overrides.get(route.name))
 
     def _before(self, version: ModelVersion | VersionRoute) -> VersionRoute | None:
         model = self._serving.table.models.get(version.name)
@@ -233,6 +240,7 @@ def _default(model: Model, routes: dict[str, VersionRoute]) -> str | None:
 
 def _warm_rows(route: VersionRoute, variant: Variant) -> tuple[int, ...]:
     """One row for the reference, which must be up at once; for others also the buckets they win."""
-    if variant.id == REFERENCE or not route.signature.has_batch_axis or route.max_rows == 1:
+    together = route.signature.has_batch_axis and variant.plan is not None and variant.plan.max_rows > 1
+    if variant.id == REFERENCE or not together:
         return (1,)
     return tuple(sorted({1, *(bucket for bucket, ids in route.ranked.items() if ids and ids[0] == variant.id)}))

@@ -81,16 +81,12 @@ class Openings:
         return [self._open.pop(key) for key in unwanted]
 
     def stale(self) -> bool:
-        """Whether something changed by itself: a runner gave a session up, or a refusal is old enough to try again."""
-        lost = [key for key, session in self._open.items() if session.closed]
-        for key in lost:
-            del self._open[key]
-            self._refuse(key, "the runner died twice while opening it")
+        """Whether a refusal is old enough to try again."""
         now = time.monotonic()
         due = [key for key, refusal in self._refused.items() if refusal.until < now]
         for key in due:
             del self._refused[key]
-        return bool(lost or due)
+        return bool(due)
 
     async def close(self) -> None:
         for task in self._tasks.values():
@@ -118,11 +114,18 @@ class Openings:
                 self._runners.unload(session)
                 raise
             self._open[key] = session
+            session.lost = lambda: self._lose(key)
         except (LoadRefused, BlobMissing) as exc:
             self._refuse(key, str(exc))
         finally:
             del self._tasks[key]
         self._changed()
+
+    def _lose(self, key: Key) -> None:
+        """A runner gave the session up: no route may hold it any more."""
+        if self._open.pop(key, None) is not None:
+            self._refuse(key, "the runner died twice while opening it")
+            self._changed()
 
     def _refuse(self, key: Key, text: str) -> None:
         log.warning("%s cannot be opened: %s", " ".join(key.subject), text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from gateway import wire
 from gateway.health import Subject
@@ -28,6 +29,8 @@ class Session:
         self.row_s: float | None = None
         """Seconds a row costs, as last seen (moving average)."""
         self.deaths_at_load = 0
+        self.lost: Callable[[], None] = _nothing
+        """Called when an open session is given up: it cannot be opened again."""
         self.opened: asyncio.Future[wire.Loaded] = asyncio.get_running_loop().create_future()
 
     def expected_s(self, rows: int) -> float:
@@ -43,3 +46,8 @@ class Session:
         if not self.opened.done():
             self.opened.set_exception(LoadRefused(text))
             self.opened.exception()  # whoever awaits it sees it; nobody has to
+        self.lost()
+
+
+def _nothing() -> None:
+    """Nobody asked to be told."""

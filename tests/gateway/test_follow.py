@@ -218,6 +218,60 @@ def test_a_pinned_variant_that_nobody_needs_is_opened_on_demand(tmp_path):
     run(test())
 
 
+def test_no_table_ever_holds_a_closed_session(tmp_path):
+    """Variants win and lose their place, pins come and are forgotten, a runner dies until it gives a session up."""
+
+    async def test():
+        async with following(tmp_path) as (publisher, serving, follower):
+            tables, closed = [], []
+            swap = serving.swap
+
+            def watched(table, batchers):
+                swap(table, batchers)
+                tables.append(table)
+                asyncio.get_running_loop().call_soon(look)  # what retires is closed in the same tick as the swap
+
+            def look():
+                routes = [route for model in serving.table.models.values() for route in model.versions.values()]
+                closed.extend(s.subject for route in routes for s in route.sessions.values() if s.closed)
+
+            def check():
+                look()
+                assert not closed
+
+            serving.swap = watched
+            version = publisher.register("mlp", zoo.mlp())
+            await until(lambda: answers(serving, "mlp"))
+            for step in range(6):
+                name = f"ort-cpu.{'ab'[step % 2]}"
+                publisher.publish(version, name, {1: 2.0 + step}, zoo.mlp())
+                await until(lambda n=name: serving.table.resolve("mlp").ranked[1][0] == n)
+                await until(lambda n=name: n in serving.table.resolve("mlp").sessions)
+                check()
+            loser = serving.table.resolve("mlp").ranked[1][1]
+            result = await ask(serving, "mlp", X, pin=loser)
+            assert result.answer.variant == loser
+            follower._pinned.clear()
+            follower.set_hold("mlp", loaded=True)
+            check()
+            assert loser not in serving.table.resolve("mlp").sessions
+            assert (await ask(serving, "mlp", X, pin=loser)).answer.variant == loser, (
+                "a pin opens again what was closed"
+            )
+            given_up = serving.table.resolve("mlp").sessions[loser]
+            given_up.give_up("it died twice while opening it")
+            check()
+            assert loser not in serving.table.resolve("mlp").sessions
+            assert loser in serving.table.resolve("mlp").refused
+            with pytest.raises(NotReady, match="cannot be opened here"):
+                await ask(serving, "mlp", X, pin=loser)
+            await asyncio.sleep(0)
+            assert not closed
+            assert len(tables) > 8
+
+    run(test())
+
+
 def test_when_the_catalog_cannot_be_read_the_last_routes_go_on(tmp_path):
     async def test():
         async with following(tmp_path) as (publisher, serving, _):
