@@ -3,8 +3,8 @@
 For every bucket of rows that was measured, the variants *proven* faster than the reference in that bucket (the lower
 end of the interval says so) come first, then the reference, then the rest: what won elsewhere is never slower here. The
 policy's objective orders those that are proven: by speed-up in the bucket (latency), by speed-up in the largest bucket
-(throughput), or by bytes (size). The incumbent keeps its place unless another is more than 3 % faster, so that noise
-moves nobody. A batch is answered by the best variant that is open and healthy right now.
+(throughput), by bytes (size) or by peak memory (memory). The incumbent keeps its place unless another is more than 3 %
+faster, so that noise moves nobody. A batch is answered by the best variant that is open and healthy right now.
 """
 
 from __future__ import annotations
@@ -144,6 +144,8 @@ def _standing(variant: Variant, bucket: int) -> int:
 def _merit(variant: Variant, bucket: int, largest: int, objective: str) -> float:
     if objective == "size":
         return 1 / max(1, variant.size_bytes)
+    if objective == "memory" and variant.evidence is not None:
+        return 1 / max(1, variant.evidence.peak_memory_bytes or 1)
     return speedup(variant, largest if objective == "throughput" else bucket)
 
 

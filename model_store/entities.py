@@ -158,6 +158,10 @@ class Agreement:
     reference_label_accuracy: float | None = None
     label_drop_upper: float | None = None
     """Upper end of the 95 % interval of (reference accuracy - variant accuracy), paired over the samples."""
+    metric: float | None = None
+    """Mean of the policy's own expression over the samples, with the ends of its 95 % interval."""
+    metric_lower: float | None = None
+    metric_upper: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +273,8 @@ class Job:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    priority: int = 5
+    """Among jobs of one kind the lower number is claimed first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ MAX_ATTEMPTS = 3
 
 
 class Jobs:
-    """Work to be done, in order: reference jobs first, then the oldest."""
+    """Work to be done, in order: reference jobs first, then by priority, then the oldest."""
 
     _database: Database
 
@@ -204,7 +204,7 @@ def _claimable(kinds: Sequence[JobKind]) -> Any:
             or_(jobs.c.state == JobState.QUEUED, jobs.c.lease_until <= moment()),
             or_(jobs.c.kind == JobKind.REFERENCE, reference),
         )
-        .order_by(case((jobs.c.kind == JobKind.REFERENCE, 0), else_=1), jobs.c.id)
+        .order_by(case((jobs.c.kind == JobKind.REFERENCE, 0), else_=1), jobs.c.priority, jobs.c.id)
         .limit(1)
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from model_store.entities import REFERENCE, Job, JobKind, JobState, ModelVersion, VersionStatus
+from model_store.policy import DEFAULT_PRIORITY
 from model_store.tables import jobs, variants, versions
 
 OPEN = (JobState.QUEUED, JobState.RUNNING)
@@ -31,6 +32,7 @@ def add(
     """Queue one compile job per target, and before them the reference job when asked."""
     wanted = [(JobKind.REFERENCE, REFERENCE_TARGET)] if reference else []
     wanted += [(JobKind.COMPILE, target) for target in dict.fromkeys(targets)]
+    priority = dict(request.get("policy", version.policy)).get("priority", DEFAULT_PRIORITY)
     added = []
     for kind, target in wanted:
         row = connection.execute(
@@ -46,6 +48,7 @@ def add(
                 token=0,
                 lease_until=0.0,
                 created_at=now,
+                priority=priority,
             )
             .returning(*jobs.c)
         ).one()

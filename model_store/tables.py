@@ -131,6 +131,7 @@ jobs = Table(
     Column("created_at", Double, nullable=False),
     Column("started_at", Double),
     Column("finished_at", Double),
+    Column("priority", Integer, nullable=False, server_default="5"),
     # Only open jobs are ever searched for work; ended ones pile up and must not slow the search.
     Index(
         "jobs_open_ix",

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import update
 
@@ -34,7 +35,11 @@ def digest(text: str) -> str:
 
 
 def register(
-    catalog: Catalog, name: str = "digits", targets: Sequence[str] = ("ort-cpu", "openvino-cpu"), model: str = "model"
+    catalog: Catalog,
+    name: str = "digits",
+    targets: Sequence[str] = ("ort-cpu", "openvino-cpu"),
+    model: str = "model",
+    **policy: Any,
 ) -> tuple[ModelVersion, tuple[Job, ...]]:
     return catalog.register(
         name,
@@ -42,7 +47,7 @@ def register(
         size_bytes=1234,
         signature=SIGNATURE,
         samples=digest("samples"),
-        policy={"objective": "latency"},
+        policy={"objective": "latency"} | policy,
         targets=targets,
         parameters=99,
         operators={"Gemm": 2, "Relu": 1},

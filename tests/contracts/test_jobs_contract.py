@@ -38,6 +38,18 @@ def test_references_come_first_then_the_oldest(catalog: Catalog) -> None:
     assert catalog.claim("w", EVERY_KIND, 60.0) is None, "what is left waits for the reference of b"
 
 
+def test_lower_priorities_are_claimed_first_but_after_every_reference(catalog: Catalog) -> None:
+    for name, priority in (("late", 9), ("usual", 5), ("first", 0)):
+        register(catalog, name, targets=["ort-cpu"], priority=priority)
+        publish_reference(catalog)
+    again = catalog.enqueue("usual", "1", ["openvino-cpu"], {"policy": {"priority": 1}})
+    register(catalog, "new", priority=9)
+    order = [claim(catalog) for _ in range(5)]
+    assert [job.name for job in order] == ["new", "first", "usual", "usual", "late"]
+    assert order[2].id == again[0].id
+    assert [job.priority for job in order] == [9, 0, 1, 5, 9]
+
+
 def test_a_compile_job_waits_until_the_reference_is_published(catalog: Catalog) -> None:
     version, _ = register(catalog)
     reference = catalog.claim("w", (JobKind.REFERENCE,), 60.0)

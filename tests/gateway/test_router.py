@@ -56,13 +56,19 @@ def test_a_variant_answers_only_the_rows_it_is_proven_faster_for():
     assert "no variant is proven faster" in explain(made, Health(), 1)["why"]
 
 
-@pytest.mark.parametrize(("objective", "best"), [("latency", "quick"), ("throughput", "wide"), ("size", "small")])
+@pytest.mark.parametrize(
+    ("objective", "best"), [("latency", "quick"), ("throughput", "wide"), ("size", "small"), ("memory", "lean")]
+)
 def test_the_objective_decides_among_what_is_proven(objective, best):
-    sizes = {"quick": 200, "wide": 300, "small": 20, "tiny-but-slow": 10}
-    speeds = {"quick": (3.0, 2.0), "wide": (2.0, 4.0), "small": (1.5, 1.5), "tiny-but-slow": (0.5, 0.5)}
+    sizes = {"quick": 200, "wide": 300, "small": 20, "lean": 250, "tiny-but-slow": 10}
+    speeds = {
+        "quick": (3.0, 2.0), "wide": (2.0, 4.0), "small": (1.5, 1.5), "lean": (1.6, 1.6), "tiny-but-slow": (0.5, 0.5),
+    }  # fmt: skip
     able = [variant("m")]
     for name, (one, eight) in speeds.items():
-        able.append(replace(variant("m", name, {1: one, 8: eight}), size_bytes=sizes[name]))
+        made = replace(variant("m", name, {1: one, 8: eight}), size_bytes=sizes[name])
+        evidence = replace(made.evidence, peak_memory_bytes=100 if name in ("lean", "tiny-but-slow") else 1000)
+        able.append(replace(made, evidence=evidence))
     assert rank(able, False, None, objective)[1][1][0] == best
 
 
