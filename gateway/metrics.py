@@ -26,6 +26,8 @@ MAX_MODELS = 500
 """Models beyond this many share the label `other`: a scrape must stay bounded."""
 
 COMPILE_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_SHED, _DB_ERRORS = "shed", "db_error"
+_SHED_REASONS = ("queue_full", "deadline", "rate_limit", "draining", "memory")
 _FAILURES = {
     "queue_full": "REJECTED", "deadline": "REJECTED", "draining": "REJECTED", "memory": "REJECTED",
     "rate_limit": "REJECTED", "cancelled": "CANCELED", "model_failed": "BACKEND", "runner_died": "BACKEND",
@@ -54,7 +56,7 @@ class _Series:
         self.rows += counts.rows
         self.input_ns += counts.input_ns
         self.output_ns += counts.output_ns
-        self.why.update(counts.why)
+        self.why.update({why: times[0] for why, times in counts.why.items()})
 
 
 class Metrics:
@@ -67,9 +69,6 @@ class Metrics:
         self._serving: Serving | None = None
         registry = self.registry
         ProcessCollector(registry=registry)
-        self._shed = Counter("forgeway_requests_shed", "Requests refused at the door", ["reason"], registry=registry)
-        for reason in ("queue_full", "deadline", "rate_limit", "draining", "memory"):
-            self._shed.labels(reason)
         self._restarts = Counter(
             "forgeway_worker_restarts", "Runners that died", ["cause", "accelerator", "runtime"], registry=registry
         )
@@ -93,7 +92,6 @@ class Metrics:
             "forgeway_variant_latency_seconds", "Measured when the variant was proven, one row", [*which, "quantile"],
             registry=registry,
         )  # fmt: skip
-        self._db_errors = Counter("forgeway_db_errors", "Failed reads of the catalog", registry=registry)
         self._blob_bytes = Gauge("forgeway_blob_bytes", "Bytes in the blob store", registry=registry)
         info = Gauge("forgeway_build_info", "Always 1", ["version"], registry=registry)
         info.labels(importlib.metadata.version("forgeway")).set(1)
@@ -103,13 +101,13 @@ class Metrics:
         self._serving = serving
 
     def shed(self, reason: str) -> None:
-        self._shed.labels(reason).inc()
+        self._statistics.happened(_SHED, reason)
 
     def runner_died(self, target: str, cause: str) -> None:
         self._restarts.labels(cause, *_hardware(target)).inc()
 
     def db_failed(self) -> None:
-        self._db_errors.inc()
+        self._statistics.happened(_DB_ERRORS)
 
     def set_blob_bytes(self, nbytes: int) -> None:
         self._blob_bytes.set(nbytes)
@@ -156,15 +154,17 @@ class Metrics:
 
     def _series(self) -> dict[tuple[str, str, str, str], _Series]:
         found: dict[tuple[str, str, str, str], _Series] = {}
-        for key, counts in self._statistics.by_variant.items():
-            if counts.successes or counts.batches:
-                found.setdefault((self._bounded(key.model), *key[1:]), _Series()).add(counts)
+        for one in self._statistics.everyones():
+            for key, counts in one.by_variant.items():
+                if counts.successes or counts.batches:
+                    found.setdefault((self._bounded(key.model), *key[1:]), _Series()).add(counts)
         return found
 
     def _failures(self) -> Tally[Failure]:
         found: Tally[Failure] = Tally()
-        for failure, (count, _) in self._statistics.failures.items():
-            found[failure._replace(model=self._bounded(failure.model))] += count
+        for one in self._statistics.everyones():
+            for failure, (count, _) in one.failures.items():
+                found[failure._replace(model=self._bounded(failure.model))] += count
         return found
 
     def _lines(self) -> Iterator[str]:
@@ -203,6 +203,11 @@ class Metrics:
         for labels, one in which:
             for why, count in one.why.items():
                 yield f'forgeway_route_decisions_total{{{labels},why="{why}"}} {count}'
+        yield series.head("forgeway_requests_shed_total", "counter", "Requests refused at the door")
+        for reason in _SHED_REASONS:
+            yield f'forgeway_requests_shed_total{{reason="{reason}"}} {float(self._statistics.times(_SHED, reason))}'
+        yield series.head("forgeway_db_errors_total", "counter", "Failed reads of the catalog")
+        yield f"forgeway_db_errors_total {float(self._statistics.times(_DB_ERRORS))}"
         yield from self._gauges()
         yield from self._triton(found, failures)
 

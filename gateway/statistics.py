@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gateway import series
 from gateway.errors import BadRequest
@@ -46,34 +46,62 @@ class Failure(NamedTuple):
     reason: str
 
 
+class Cells(Protocol):
+    """Where counts are kept: whole numbers, 0 at first."""
+
+    def take(self, kind: str, key: tuple[str | int, ...], count: int) -> MutableSequence[int]:
+        """`count` new ones, to be counted up in place. Each pair of `kind` and `key` is taken once."""
+
+    def drop(self, model: str, version: str) -> None:
+        """A version was deleted: what was taken for keys that begin with it is of no interest any more."""
+
+
+class OwnCells:
+    """In the memory of this process, for itself alone."""
+
+    def take(self, kind: str, key: tuple[str | int, ...], count: int) -> MutableSequence[int]:
+        return [0] * count
+
+    def drop(self, model: str, version: str) -> None:
+        pass
+
+
+_ROWS, _INPUT_NS, _OUTPUT_NS, _LAST_MS = range(4)
+STAGES = ("request", "queue", "infer", "decode", "encode")
+SUMS_CELLS, BATCH_CELLS, FAILURE_CELLS = 4, 4, 2
+
+
 class Counts:
-    """What one variant did. Durations in nanoseconds."""
+    """What one variant did. Durations in nanoseconds. `cells` and `key`: where it is kept, and as whose."""
 
-    __slots__ = (
-        "batches", "decode", "encode", "infer", "input_ns", "last_ms", "output_ns", "queue", "request", "rows", "why",
-    )  # fmt: skip
+    __slots__ = ("_cells", "_key", "batches", "decode", "encode", "infer", "queue", "request", "sums", "why")
 
-    def __init__(self) -> None:
-        self.request, self.queue, self.infer = series.seconds(), series.seconds(), series.seconds()
-        self.decode, self.encode = series.seconds(), series.seconds()
-        self.rows = self.input_ns = self.output_ns = self.last_ms = 0
-        self.batches: dict[int, list[int]] = {}
+    def __init__(self, cells: Cells | None = None, key: tuple[str | int, ...] = ()) -> None:
+        self._cells, self._key = cells or OwnCells(), key
+        self.request, self.queue, self.infer, self.decode, self.encode = (
+            series.seconds(self._cells.take(stage, key, series.SECONDS_CELLS)) for stage in STAGES
+        )
+        self.sums = self._cells.take("sums", key, SUMS_CELLS)
+        """Rows answered, nanoseconds of input and of output, when the last batch ended (milliseconds since 1970)."""
+        self.batches: dict[int, MutableSequence[int]] = {}
         """Rows of a batch -> how many ran, and their nanoseconds of input, inference, output."""
-        self.why: dict[str, int] = {}
+        self.why: dict[str, MutableSequence[int]] = {}
+        """The router's choice -> how many batches (one cell)."""
 
     def ran(self, rows: int, why: str, input_ns: int, infer_ns: int, output_ns: int) -> None:
         """A batch of `rows` rows came back. `why`: the router's choice (ranking.Choice)."""
         batch = self.batches.get(rows)
         if batch is None:
-            if len(self.batches) >= _EXACT_SIZES:
-                rows = 1 << (rows - 1).bit_length()
-            batch = self.batches.setdefault(rows, [0, 0, 0, 0])
+            batch = self._batch(rows)
         batch[0] += 1
         batch[1] += input_ns
         batch[2] += infer_ns
         batch[3] += output_ns
-        self.why[why] = self.why.get(why, 0) + 1
-        self.last_ms = time.time_ns() // 1_000_000
+        times = self.why.get(why)
+        if times is None:
+            times = self.why[why] = self._cells.take("why", (*self._key, why), 1)
+        times[0] += 1
+        self.sums[_LAST_MS] = time.time_ns() // 1_000_000
 
     def answered(
         self,
@@ -87,14 +115,38 @@ class Counts:
         encode_ns: int,
     ) -> None:
         """A request got its answer: the stages of its `request_ns`."""
-        self.rows += rows
+        sums = self.sums
+        sums[_ROWS] += rows
+        sums[_INPUT_NS] += input_ns
+        sums[_OUTPUT_NS] += output_ns
         self.request.add(request_ns)
         self.decode.add(decode_ns)
         self.queue.add(queue_ns)
-        self.input_ns += input_ns
         self.infer.add(infer_ns)
-        self.output_ns += output_ns
         self.encode.add(encode_ns)
+
+    def _batch(self, rows: int) -> MutableSequence[int]:
+        if len(self.batches) >= _EXACT_SIZES:
+            rows = 1 << (rows - 1).bit_length()
+        if rows not in self.batches:
+            self.batches[rows] = self._cells.take("batch", (*self._key, rows), BATCH_CELLS)
+        return self.batches[rows]
+
+    @property
+    def rows(self) -> int:
+        return self.sums[_ROWS]
+
+    @property
+    def input_ns(self) -> int:
+        return self.sums[_INPUT_NS]
+
+    @property
+    def output_ns(self) -> int:
+        return self.sums[_OUTPUT_NS]
+
+    @property
+    def last_ms(self) -> int:
+        return self.sums[_LAST_MS]
 
     @property
     def successes(self) -> int:
@@ -106,27 +158,53 @@ class Counts:
 
 
 class Statistics:
-    """All counts. `table` gives the routes of now, for what is ready and what exists."""
+    """All counts of this process, and the readings that add those of `others` to them.
 
-    def __init__(self, table: Callable[[], RouteTable] | None = None) -> None:
+    `table` gives the routes of now, for what is ready and what exists. `cells`: where counts are kept.
+    """
+
+    def __init__(self, table: Callable[[], RouteTable] | None = None, cells: Cells | None = None) -> None:
         self._table = table
+        self._cells = cells or OwnCells()
         self.by_variant: dict[Key, Counts] = {}
-        self.failures: dict[Failure, list[int]] = {}
+        self.failures: dict[Failure, MutableSequence[int]] = {}
         """How many, and their nanoseconds."""
+        self.events: dict[tuple[str, str], MutableSequence[int]] = {}
+        """What belongs to no version: (what, label) -> how often (one cell)."""
+        self.others: Callable[[], Iterable[Statistics]] = tuple
+        """What other processes counted for the same server (gateway/fronts)."""
 
     def counts(self, subject: Subject, target: str) -> Counts:
         """The counts of one variant on a target."""
         key = (subject[0], subject[1], subject[2], target)
         found = self.by_variant.get(key)  # type: ignore[call-overload] # a plain tuple is the same key, and cheaper
         if found is None:
-            found = self.by_variant[Key(*key)] = Counts()
+            found = self.by_variant[Key(*key)] = Counts(self._cells, key)
         return found  # type: ignore[no-any-return]
 
     def failed(self, model: str, version: str, code: int, reason: str, request_ns: int) -> None:
         """A request got an error, or nothing."""
-        failure = self.failures.setdefault(Failure(model, version, code, reason), [0, 0])
+        key = Failure(model, version, code, reason)
+        failure = self.failures.get(key)
+        if failure is None:
+            failure = self.failures[key] = self._cells.take("failure", key, FAILURE_CELLS)
         failure[0] += 1
         failure[1] += request_ns
+
+    def happened(self, what: str, label: str = "") -> None:
+        """Count an event."""
+        event = self.events.get((what, label))
+        if event is None:
+            event = self.events[what, label] = self._cells.take("event", (what, label), 1)
+        event[0] += 1
+
+    def times(self, what: str, label: str = "") -> int:
+        """How often an event happened, in every process."""
+        return sum(one.events[what, label][0] for one in self.everyones() if (what, label) in one.events)
+
+    def everyones(self) -> tuple[Statistics, ...]:
+        """These and the others'."""
+        return (self, *self.others())
 
     def forget(self, model: str, version: str) -> None:
         """Drop the counts of a deleted version."""
@@ -134,6 +212,7 @@ class Statistics:
             del self.by_variant[key]
         for failure in [failure for failure in self.failures if failure[:2] == (model, version)]:
             del self.failures[failure]
+        self._cells.drop(model, version)
 
     def of(self, name: str | None = None, version: str | None = None) -> list[dict[str, Any]]:
         """`model_stats`: one entry per ready version of one model or of all, or of one version.
@@ -155,8 +234,7 @@ class Statistics:
         return [self._entry(model, number, models[model]) for model, number in chosen]
 
     def _entry(self, name: str, version: str, routes: ModelRoutes) -> dict[str, Any]:
-        counts = [counts for key, counts in self.by_variant.items() if key[:2] == (name, version)]
-        failures = [figures for failure, figures in self.failures.items() if failure[:2] == (name, version)]
+        counts, failures = self._of_version(name, version)
         successes = sum(one.successes for one in counts)
         stages = {
             "success": (successes, sum(one.request.total for one in counts)),
@@ -181,6 +259,14 @@ class Statistics:
             "batch_stats": list(_batches(counts)),
             "memory_usage": [{"type": "CPU", "id": 0, "byte_size": open_bytes}] if open_bytes else [],
         }
+
+    def _of_version(self, name: str, version: str) -> tuple[list[Counts], list[MutableSequence[int]]]:
+        counts: list[Counts] = []
+        failures: list[MutableSequence[int]] = []
+        for one in self.everyones():
+            counts += [each for key, each in one.by_variant.items() if key[:2] == (name, version)]
+            failures += [figures for failure, figures in one.failures.items() if failure[:2] == (name, version)]
+        return counts, failures
 
 
 def _batches(counts: list[Counts]) -> Iterator[dict[str, Any]]:
