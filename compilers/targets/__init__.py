@@ -37,7 +37,10 @@ class Built:
 
 
 class Session(Protocol):
-    """An opened artifact. `run` takes every input by name (C-contiguous arrays) and returns every output by name."""
+    """An opened artifact. `run` takes every input by name (C-contiguous arrays) and returns every output by name.
+
+    As many threads may call `run` at the same time as there are instances; one more waits.
+    """
 
     def run(self, inputs: Tensors) -> Tensors: ...
 
@@ -57,8 +60,11 @@ class Target(Protocol):
         """Build `model` (a self-contained ONNX file) into `workdir`."""
         ...
 
-    def open(self, files: Mapping[str, Path], options: Mapping[str, Any], threads: int) -> Session:
-        """Open what `build` made. `files` maps artifact file names to paths of any name (blobs have no suffix)."""
+    def open(self, files: Mapping[str, Path], options: Mapping[str, Any], threads: int, instances: int = 1) -> Session:
+        """Open what `build` made, for `instances` runs at a time of `threads` threads each.
+
+        `files` maps artifact file names to paths of any name (blobs have no suffix).
+        """
         ...
 
 

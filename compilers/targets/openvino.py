@@ -15,6 +15,7 @@ import importlib.metadata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -51,50 +52,55 @@ class OpenVinoCpu:
             _runtime().save_model(network, str(workdir / MODEL), compress_to_fp16=False)
         return Built(files={MODEL: workdir / MODEL, WEIGHTS: workdir / WEIGHTS}, options=chosen)
 
-    def open(self, files: Mapping[str, Path], options: Mapping[str, Any], threads: int) -> OpenVinoSession:
+    def open(
+        self, files: Mapping[str, Path], options: Mapping[str, Any], threads: int, instances: int = 1
+    ) -> OpenVinoSession:
         """Compile the two files for this CPU. Raises TargetFailed when OpenVINO refuses them."""
         with openvino_errors("open"):
             weights = MappedFile(files[WEIGHTS])
             network = _core().read_model(files[MODEL].read_text(), _runtime().Tensor(weights.array, shared_memory=True))
-            return OpenVinoSession(_core().compile_model(network, "CPU", properties(options, threads)), weights)
+            compiled = _core().compile_model(network, "CPU", properties(options, threads, instances))
+            return OpenVinoSession(compiled, instances, weights)
 
 
 class OpenVinoSession:
-    """A compiled model with its one request: one run at a time.
+    """A compiled model with a request for each instance: as many runs at a time as there are.
 
-    Inputs are read where they lie (copied only when read-only or strided) and held until the next run; outputs are
-    copied, because the request writes its next answer into the same memory.
+    Inputs are read where they lie (copied only when read-only or strided) and held until the request's next run;
+    outputs are copied, because the request writes its next answer into the same memory.
     """
 
-    def __init__(self, compiled: Any, weights: MappedFile) -> None:
-        self._request = compiled.create_infer_request()
+    def __init__(self, compiled: Any, instances: int, weights: MappedFile) -> None:
         self._inputs = [port.get_any_name() for port in compiled.inputs]
         self._outputs = [port.get_any_name() for port in compiled.outputs]
         self._bf16_inputs = _bf16_indices(compiled.inputs)
         self._bf16_outputs = _bf16_indices(compiled.outputs)
-        self._held: list[np.ndarray] = []
         self._weights = weights
-        self._ran = False
+        self._fresh = instances
+        self._free: SimpleQueue[_Request] = SimpleQueue()
+        for _ in range(instances):
+            self._free.put(_Request(compiled.create_infer_request()))
 
     def run(self, inputs: Tensors) -> Tensors:
-        with openvino_errors("run"):
-            if inputs.keys() != set(self._inputs):
-                raise ValueError(f"inputs are {sorted(inputs)}, the model takes {sorted(self._inputs)}")
-            # A tensor over shared memory does not keep its array alive: the session does, until the next run.
-            self._held = [self._readable(index, inputs[name]) for index, name in enumerate(self._inputs)]
-            for index, array in enumerate(self._held):
-                self._request.set_input_tensor(index, self._tensor(index, array))
-            self._request.infer(share_outputs=True)
-            if not self._ran:
-                self._settle()
-            return {name: self._output(index).copy() for index, name in enumerate(self._outputs)}
+        request = self._free.get()
+        try:
+            with openvino_errors("run"):
+                if inputs.keys() != set(self._inputs):
+                    raise ValueError(f"inputs are {sorted(inputs)}, the model takes {sorted(self._inputs)}")
+                held = [self._readable(index, inputs[name]) for index, name in enumerate(self._inputs)]
+                request.infer([self._tensor(index, array) for index, array in enumerate(held)], held)
+                if self._fresh:
+                    self._settle()
+                return {name: self._output(request, index).copy() for index, name in enumerate(self._outputs)}
+        finally:
+            self._free.put(request)
 
     def close(self) -> None:
-        self._request, self._held = None, []
+        self._free = SimpleQueue()
 
     def _settle(self) -> None:
-        """The first run has packed the weights for this CPU: what they were packed from need not stay in memory."""
-        self._ran = True
+        """The first runs have packed the weights for this CPU: what they were packed from need not stay in memory."""
+        self._fresh -= 1
         self._weights.forget()
         give_back_free_blocks()
 
@@ -109,19 +115,38 @@ class OpenVinoSession:
             return _runtime().Tensor(array, list(array.shape), _runtime().Type.bf16)
         return _runtime().Tensor(array, shared_memory=True)
 
-    def _output(self, index: int) -> np.ndarray:
-        data: np.ndarray = self._request.get_output_tensor(index).data
+    def _output(self, request: _Request, index: int) -> np.ndarray:
+        data = request.output(index)
         return data.view(numpy_dtype("BF16")) if index in self._bf16_outputs else data
 
 
-def properties(options: Mapping[str, Any], threads: int) -> dict[str, Any]:
+class _Request:
+    """An infer request and the arrays it reads."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self._held: list[np.ndarray] = []
+
+    def infer(self, tensors: list[Any], held: list[np.ndarray]) -> None:
+        # A tensor over shared memory does not keep its array alive: this does, until the next run.
+        self._held = held
+        for index, tensor in enumerate(tensors):
+            self._request.set_input_tensor(index, tensor)
+        self._request.infer(share_outputs=True)
+
+    def output(self, index: int) -> np.ndarray:
+        data: np.ndarray = self._request.get_output_tensor(index).data
+        return data
+
+
+def properties(options: Mapping[str, Any], threads: int, instances: int = 1) -> dict[str, Any]:
     """Every property that changes numbers or threads, set: nothing is left to the machine's defaults."""
     return {
         "INFERENCE_PRECISION_HINT": _inference_precision(options),
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": instances,
+        "INFERENCE_NUM_THREADS": threads * instances,
         # Pinned threads would queue behind whatever else runs on their core while another core idles.
         "ENABLE_CPU_PINNING": False,
     }
@@ -201,4 +226,4 @@ def _last_words(exc: BaseException) -> str:
 
 if TYPE_CHECKING:
     _target: Target = OpenVinoCpu()
-    _session: Session = OpenVinoSession(None, MappedFile(Path()))
+    _session: Session = OpenVinoSession(None, 1, MappedFile(Path()))

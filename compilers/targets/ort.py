@@ -12,9 +12,10 @@ import ctypes
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +43,22 @@ class OrtCpu:
         """Take the file as it is. Raises nothing: a model ONNX Runtime refuses is refused at `open`."""
         return Built(files={MODEL: model}, options={"precision": "f32", **options})
 
-    def open(self, files: Mapping[str, Path], options: Mapping[str, Any], threads: int) -> OrtSession:
-        """Open the model with fixed options. Raises TargetFailed when ONNX Runtime refuses it."""
+    def open(
+        self, files: Mapping[str, Path], options: Mapping[str, Any], threads: int, instances: int = 1
+    ) -> OrtSession:
+        """Open the model with fixed options. Raises TargetFailed when ONNX Runtime refuses it.
+
+        A session of one thread runs on the threads that call it, so one of them is as many instances as there are
+        callers, with the weights in memory once. Sessions of several threads would share their workers and be in each
+        other's way: each instance has its own.
+        """
         with ort_errors("open"):
-            runtime = _runtime()
-            opened = runtime.InferenceSession(
-                str(files[MODEL]), sess_options=session_options(threads), providers=["CPUExecutionProvider"]
-            )
+            opened = [
+                _runtime().InferenceSession(
+                    str(files[MODEL]), sess_options=session_options(threads), providers=["CPUExecutionProvider"]
+                )
+                for _ in range(1 if threads == 1 else instances)
+            ]
         give_back_free_blocks()
         return OrtSession(opened)
 
@@ -56,28 +66,43 @@ class OrtCpu:
 class OrtSession:
     """An opened model. Strings go in as bytes or str and come out as bytes, both in object arrays."""
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self._inputs = {spec.name: spec.type for spec in session.get_inputs()}
-        self._outputs = [spec.name for spec in session.get_outputs()]
-        types = (*self._inputs.values(), *(spec.type for spec in session.get_outputs()))
+    def __init__(self, sessions: Sequence[Any]) -> None:
+        first = sessions[0]
+        self._first = first
+        self._free: SimpleQueue[Any] | None = None
+        if len(sessions) > 1:
+            self._free = SimpleQueue()
+            for session in sessions:
+                self._free.put(session)
+        self._inputs = {spec.name: spec.type for spec in first.get_inputs()}
+        self._outputs = [spec.name for spec in first.get_outputs()]
+        types = (*self._inputs.values(), *(spec.type for spec in first.get_outputs()))
         self._brains = BFLOAT16 in types
         self._texts = [name for name, kind in self._inputs.items() if kind == "tensor(string)"]
 
     def run(self, inputs: Tensors) -> Tensors:
+        if self._free is None:
+            return self._run(self._first, inputs)
+        session = self._free.get()
+        try:
+            return self._run(session, inputs)
+        finally:
+            self._free.put(session)
+
+    def close(self) -> None:
+        self._first = self._free = None
+
+    def _run(self, session: Any, inputs: Tensors) -> Tensors:
         with ort_errors("run"):
             if self._texts:
                 inputs = inputs | {name: _as_text(inputs[name]) for name in self._texts if name in inputs}
-            outputs = self._run_brains(inputs) if self._brains else self._session.run(self._outputs, inputs)
+            outputs = self._run_brains(session, inputs) if self._brains else session.run(self._outputs, inputs)
             return {name: _as_bytes(array) for name, array in zip(self._outputs, outputs, strict=True)}
 
-    def close(self) -> None:
-        self._session = None
-
-    def _run_brains(self, inputs: Tensors) -> list[np.ndarray]:
-        """As `run`, for models that exchange bfloat16: the binding takes and gives it as memory, never as an array."""
+    def _run_brains(self, session: Any, inputs: Tensors) -> list[np.ndarray]:
+        """As `_run`, for models that exchange bfloat16: the binding takes and gives it as memory, never as an array."""
         fed = {name: _value(array, self._inputs.get(name) == BFLOAT16) for name, array in inputs.items()}
-        return [_array(value) for value in self._session.run_with_ort_values(self._outputs, fed)]
+        return [_array(value) for value in session.run_with_ort_values(self._outputs, fed)]
 
 
 def session_options(threads: int) -> Any:
@@ -170,4 +195,4 @@ def _objects(items: list[Any], shape: tuple[int, ...]) -> np.ndarray:
 
 if TYPE_CHECKING:
     _target: Target = OrtCpu()
-    _session: Session = OrtSession(None)
+    _session: Session = OrtSession(())

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -216,6 +217,29 @@ def test_opening_a_session_leaves_no_trace_of_telemetry(target, tmp_path):
     environment = {**os.environ, "HOME": str(home)}
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert answer.stdout.strip() == "1 None" and list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(("threads", "instances"), [(1, 1), (1, 3), (2, 2)])
+def test_runs_from_many_threads_each_get_their_own_answer(target, tmp_path, threads, instances):
+    model = zoo.residual_cnn()
+    built = target.build(saved(model, tmp_path), tmp_path, {"precision": "f32"})
+    session = target.open(built.files, built.options, threads, instances)
+    inputs = [zoo.random_inputs(model, rows=1 + n % 3, seed=n) for n in range(40)]
+    with ThreadPoolExecutor(instances + 2) as callers:
+        answers = list(callers.map(session.run, inputs))
+    alone = target.open(built.files, built.options, threads=1)
+    for given, answer in zip(inputs, answers, strict=True):
+        for name, wanted in alone.run(given).items():
+            np.testing.assert_allclose(answer[name], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_an_instance_whose_run_failed_runs_again(target, tmp_path):
+    built = target.build(saved(zoo.mlp(), tmp_path), tmp_path, {"precision": "f32"})
+    session = target.open(built.files, built.options, threads=2, instances=2)
+    for _ in range(4):
+        with pytest.raises(TargetFailed):
+            session.run({"x": np.ones((2, 63), np.float32)})
+    assert session.run(zoo.random_inputs(zoo.mlp(), rows=2, seed=0))["y"].shape == (2, 10)
 
 
 def test_an_unknown_target_is_answered_with_the_nearest():
