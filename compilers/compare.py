@@ -20,6 +20,7 @@ import numpy as np
 from compilers import intervals
 from model_store.datatypes import v2_name
 from model_store.entities import Agreement, OutputAgreement
+from model_store.expression import Expression
 
 CAP_DB = 200.0
 """Stands for equality, since JSON has no infinity; its negative for a signal lost altogether."""
@@ -48,15 +49,20 @@ class Mismatch(ValueError):
 
 
 class Comparison:
-    """Collects chunks of outputs; `agreement` sums up. `rowwise`: the first axis of every output counts samples."""
+    """Collects chunks of outputs; `agreement` sums up. `rowwise`: the first axis of every output counts samples.
 
-    def __init__(self, *, rowwise: bool) -> None:
+    `metric`: the owner's own figure, taken of every sample.
+    """
+
+    def __init__(self, *, rowwise: bool, metric: Expression | None = None) -> None:
         self._rowwise = rowwise
+        self._metric = metric
+        self._metrics: list[float] = []
         self._tallies: dict[str, _Tally] = {}
         self._samples: list[int] = []
 
     def add(self, reference: Tensors, variant: Tensors, samples: Sequence[int], labels: Tensors | None = None) -> None:
-        """Compare one run of each. `samples` are the indices of its rows. Raises Mismatch."""
+        """Compare one run of each. `samples` are the indices of its rows. Raises Mismatch, InvalidExpression."""
         if missing := reference.keys() - variant.keys():
             raise Mismatch(f"the variant lacks the output {', '.join(sorted(missing))}")
         for name, expected in reference.items():
@@ -66,7 +72,25 @@ class Comparison:
             flat = tuple(a.reshape(rows if a.size else (rows[0], 0)) for a in (expected, got))
             tally = self._tallies.setdefault(name, _Tally(name, len(expected.shape[1 if self._rowwise else 0 :])))
             tally.add(flat[0], flat[1], labels or {})
+        if self._metric is not None:
+            for row in range(len(samples)):
+                sample = (_row(tensors, row, self._rowwise) for tensors in (reference, variant))
+                self._metrics.append(self._metric.evaluate(*sample, _row(labels or {}, row, True)))
         self._samples.extend(samples)
+
+    def per_sample(self) -> PerSample:
+        """What was kept of every sample so far, of the output that is worst for it."""
+        tallies = list(self._tallies.values())
+        classifiers = [np.array(tally.same_top) for tally in tallies if tally.classifier_like]
+        labelled = _labelled(tallies)
+        return PerSample(
+            sqnr=np.min([tally.sqnr for tally in tallies], axis=0),
+            cosine=np.min([tally.cosine for tally in tallies], axis=0),
+            continuous=not any(tally.discrete for tally in tallies),
+            same_top=min(classifiers, key=lambda same: float(same.mean()), default=None),
+            drop=None if labelled is None else np.subtract(*(np.array(each, np.float64) for each in labelled)),
+            metric=np.array(self._metrics) if self._metric is not None else None,
+        )
 
     def agreement(self) -> Agreement:
         """Figures over everything added. Raises ValueError when nothing was."""
@@ -88,7 +112,29 @@ class Comparison:
             top1=top1,
             top1_lower=None if top1 is None else intervals.wilson(top1 * len(self._samples), len(self._samples))[0],
             **_label_figures(tallies),
+            **self._metric_figures(),
         )
+
+    def _metric_figures(self) -> dict[str, float]:
+        if not self._metrics:
+            return {}
+        mean, lower, upper = intervals.mean(np.array(self._metrics))
+        return {"metric": mean, "metric_lower": lower, "metric_upper": upper}
+
+
+@dataclass(frozen=True, slots=True)
+class PerSample:
+    """Figures sample by sample, shape (samples,) each. `drop`: reference right minus variant right, of -1, 0, 1.
+
+    `continuous`: no output is discrete (there, one sample's figure means little). None: not there.
+    """
+
+    sqnr: np.ndarray
+    cosine: np.ndarray
+    continuous: bool
+    same_top: np.ndarray | None
+    drop: np.ndarray | None
+    metric: np.ndarray | None
 
 
 @dataclass
@@ -204,13 +250,25 @@ def _share_db(share: float) -> float:
 
 def _label_figures(tallies: Sequence[_Tally]) -> dict[str, float]:
     """Accuracy by the labels, of the output that has them; of several, the one whose accuracy fell most."""
-    labelled = [tally for tally in tallies if tally.correct and tally.classifier_like]
-    if not labelled:
+    labelled = _labelled(tallies)
+    if labelled is None:
         return {}
-    worst = max(labelled, key=lambda tally: float(np.mean(tally.reference_correct)) - float(np.mean(tally.correct)))
-    reference, variant = np.array(worst.reference_correct), np.array(worst.correct)
+    reference, variant = labelled
     return {
         "label_accuracy": float(variant.mean()),
         "reference_label_accuracy": float(reference.mean()),
         "label_drop_upper": intervals.paired_drop(reference, variant)[1],
     }
+
+
+def _labelled(tallies: Sequence[_Tally]) -> tuple[np.ndarray, np.ndarray] | None:
+    """(reference right, variant right) per sample, of the output with labels whose accuracy fell most."""
+    labelled = [tally for tally in tallies if tally.correct and tally.classifier_like]
+    if not labelled:
+        return None
+    worst = max(labelled, key=lambda tally: float(np.mean(tally.reference_correct)) - float(np.mean(tally.correct)))
+    return np.array(worst.reference_correct), np.array(worst.correct)
+
+
+def _row(tensors: Tensors, row: int, rowwise: bool) -> Tensors:
+    return {name: array[row] if rowwise else array for name, array in tensors.items()}

@@ -31,6 +31,8 @@ class Bounds:
     max_drop: float | None = None
     lossy: bool = True
     given: bool = False
+    metric_least: float | None = None
+    metric_most: float | None = None
 
 
 DEFAULTS: dict[str, Bounds] = {
@@ -55,7 +57,8 @@ class Judgement:
 def bounds_for(precision: str, gate: Gate, *, lossless: bool) -> Bounds:
     """The policy's gate where one is given, else the defaults of `precision` (unknown ones count as int8)."""
     if gate.given:
-        return Bounds(gate.sqnr_db, gate.cosine, gate.top1, gate.max_drop, lossy=not lossless, given=True)
+        least, most = (None, None) if gate.metric is None else (gate.metric.least, gate.metric.most)
+        return Bounds(gate.sqnr_db, gate.cosine, gate.top1, gate.max_drop, not lossless, True, least, most)
     return DEFAULTS["f32"] if lossless else DEFAULTS.get(precision, DEFAULTS["int8"])
 
 
@@ -81,6 +84,8 @@ def describe(agreement: Agreement) -> str:
         parts.append(
             f"accuracy {percent(agreement.label_accuracy)} against {percent(agreement.reference_label_accuracy)}"
         )
+    if agreement.metric is not None:
+        parts.append(f"the policy's metric {agreement.metric:.4g}")
     return f"{', '.join(parts)} on {agreement.samples} samples"
 
 
@@ -155,6 +160,29 @@ def _labels(agreement: Agreement, bounds: Bounds) -> Judgement | None:
     return Judgement(Finding.INCONCLUSIVE, f"{figures}; about {enough} validation samples would settle it")
 
 
+def _metric(agreement: Agreement, bounds: Bounds) -> Judgement | None:
+    bound, sign = (bounds.metric_least, 1) if bounds.metric_most is None else (bounds.metric_most, -1)
+    if bound is None:
+        return None
+    if agreement.metric is None or agreement.metric_lower is None or agreement.metric_upper is None:
+        return Judgement(Finding.INCONCLUSIVE, "the gate asks the policy's metric, and it was not taken")
+    ends = (agreement.metric_lower, agreement.metric_upper)
+    surely, perhaps = ends if sign > 0 else ends[::-1]
+    if sign * surely >= sign * bound:
+        return None
+    figures = (
+        f"the policy's metric is {agreement.metric:.4g} (95 % interval {ends[0]:.4g} to {ends[1]:.4g}) on "
+        f"{agreement.samples} samples, the gate asks at {'least' if sign > 0 else 'most'} {bound:g}"
+    )
+    if sign * perhaps < sign * bound:
+        return Judgement(Finding.FAILED, figures)
+    distance, half = abs(agreement.metric - bound), abs(agreement.metric - surely)
+    if distance == 0 or not math.isfinite(half / distance):
+        return Judgement(Finding.INCONCLUSIVE, figures + "; neither proven nor excluded")
+    enough = max(agreement.samples + 1, math.ceil(agreement.samples * (half / distance) ** 2))
+    return Judgement(Finding.INCONCLUSIVE, f"{figures}; about {enough} validation samples would settle it")
+
+
 def _enough(agreement: Agreement, bounds: Bounds) -> Judgement | None:
     if not bounds.lossy or agreement.samples >= LEAST_SAMPLES:
         return None
@@ -171,4 +199,11 @@ def _needed_for(share: float, bound: float) -> str:
     return f"; {'at this rate ' if share < 1 else ''}{needed} validation samples would settle it"
 
 
-_CHECKS: tuple[Callable[[Agreement, Bounds], Judgement | None], ...] = (_sqnr, _cosine, _top1, _labels, _enough)
+_CHECKS: tuple[Callable[[Agreement, Bounds], Judgement | None], ...] = (
+    _sqnr,
+    _cosine,
+    _top1,
+    _labels,
+    _metric,
+    _enough,
+)

@@ -1,6 +1,6 @@
 """Confidence intervals: what a number measured on few samples, or in a noisy minute, allows one to claim.
 
-All intervals are two-sided 95 %; all bootstraps are seeded, so a verdict can be repeated.
+All intervals are two-sided 95 % unless another `z` is given; all bootstraps are seeded, so a verdict can be repeated.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ Z95 = 1.959963984540054
 RESAMPLES = 4000
 
 
-def wilson(successes: float, trials: int) -> tuple[float, float]:
+def wilson(successes: float, trials: int, z: float = Z95) -> tuple[float, float]:
     """Wilson's score interval of a proportion (E. B. Wilson, 1927): sound for few trials and for 100 % success."""
     if trials <= 0:
         return 0.0, 1.0
-    share, spread = successes / trials, Z95**2 / trials
+    share, spread = successes / trials, z**2 / trials
     centre = (share + spread / 2) / (1 + spread)
-    half = Z95 * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / trials + spread / (4 * trials)) / (1 + spread)
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
@@ -42,6 +42,15 @@ def trials_needed(share: float, bound: float) -> int:
         middle = (least + most) // 2
         least, most = (least, middle) if settled(middle) else (middle + 1, most)
     return most
+
+
+def mean(values: np.ndarray, z: float = Z95) -> tuple[float, float, float]:
+    """(mean, lower, upper) of a figure known per sample: Wilson's interval for truths, else the normal one."""
+    count, middle = len(values), float(values.mean())
+    if ((values == 0) | (values == 1)).all():
+        return (middle, *wilson(float(values.sum()), count, z))
+    half = z * float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+    return middle, max(middle - half, -1e300), min(middle + half, 1e300)
 
 
 def paired_drop(reference: np.ndarray, variant: np.ndarray) -> tuple[float, float]:

@@ -105,9 +105,10 @@ def compile_variant(subject: Subject, recipe: Recipe, isolation: Isolation) -> V
         artifact = _artifact(isolation, built)
 
         expected = isolation.run(walk.reference_outputs(subject), REFERENCE)
-        agreed = isolation.run(walk.agree(subject, artifact, expected.files["outputs.npz"]), name)
+        bounds = gate.bounds_for(recipe.precision, subject.policy.gate, lossless=recipe.lossless)
+        agreed = isolation.run(walk.agree(subject, artifact, expected.files["outputs.npz"], bounds), name)
         agreement = msgspec.convert(agreed.result["agreement"], Agreement)
-        judgement = _judge(subject, recipe, agreement)
+        judgement = _judge(subject, recipe, agreement, bounds)
         if judgement.finding is Finding.FAILED:
             raise StepFailed(judgement.reason)
 
@@ -167,10 +168,9 @@ def _proves(subject: Subject, recipe: Recipe) -> bool:
     return recipe.lossless or subject.version.samples is not None
 
 
-def _judge(subject: Subject, recipe: Recipe, agreement: Agreement) -> gate.Judgement:
+def _judge(subject: Subject, recipe: Recipe, agreement: Agreement, bounds: gate.Bounds) -> gate.Judgement:
     if not _proves(subject, recipe):
         return gate.Judgement(Finding.INCONCLUSIVE, words.NO_SAMPLES)
-    bounds = gate.bounds_for(recipe.precision, subject.policy.gate, lossless=recipe.lossless)
     judgement = gate.judge(agreement, bounds)
     if subject.version.samples is None:
         return gate.Judgement(judgement.finding, judgement.reason.replace(" samples", " synthetic inputs"))

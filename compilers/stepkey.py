@@ -29,7 +29,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "transform": ("steps", "samples"),  # the digests of the passes' own sources are among the parameters
     "build": ("steps", "targets/*"),
     "outputs": ("steps", "feed", "samples", "synthetic", "recording", "targets/*"),
-    "agree": ("steps", "feed", "samples", "synthetic", "recording", "compare", "intervals", "targets/*"),
+    "agree": ("steps", "feed", "samples", "synthetic", "recording", "compare", "accuracy", "intervals", "targets/*"),
     "measure": ("steps", "feed", "samples", "synthetic", "measure", "stopwatch", "intervals", "targets/*"),
 }
 """Step -> the modules that decide its answer: editing one makes the step run again."""

@@ -17,14 +17,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from compilers import accuracy, probing
 from compilers import measure as timing
-from compilers import probing
 from compilers.compare import Comparison, Mismatch
 from compilers.feed import Feed
+from compilers.gate import Bounds, Finding
 from compilers.recording import Recorder, Recording
 from compilers.samples import Samples, split
 from compilers.targets import Session, TargetFailed, load_target
 from model_store.entities import Signature
+from model_store.expression import Expression, InvalidExpression
 
 ANSWER = "answer.json"
 
@@ -96,13 +98,26 @@ def outputs(params: Params, inputs: Inputs) -> Answer:
 
 
 def agree(params: Params, inputs: Inputs) -> Answer:
-    """Run a variant over the same samples in the same runs and compare with what the reference answered."""
+    """Run a variant over the same samples in the same runs and compare with what the reference answered.
+
+    Against `bounds` the first samples may decide (see compilers.accuracy); `decided` then says how, after `samples`.
+    """
     session = open_artifact(params, inputs)
     recording = Recording(inputs["outputs"])
-    comparison = Comparison(rowwise=params["rowwise"])
+    metric = None if params["metric"] is None else Expression(params["metric"])
+    comparison = Comparison(rowwise=params["rowwise"], metric=metric)
+    bounds, until = msgspec.convert(params["bounds"], Bounds), accuracy.Until(params["until"])
+    samples, look = 0, accuracy.next_look(0)
+    decided: Finding | None = None
     for index, run in zip(range(recording.runs), _feed(params, inputs).runs(params["rows"]), strict=False):
         comparison.add(recording.outputs(index), session.run(run.inputs), run.samples, run.labels)
-    return Answer(result={"agreement": msgspec.to_builtins(comparison.agreement())})
+        samples += len(run.samples)
+        if look is not None and samples >= look and index + 1 < recording.runs:
+            decided, look = accuracy.clear(comparison, bounds), accuracy.next_look(samples)
+            if decided is Finding.FAILED or (decided is not None and until is accuracy.Until.DECIDED):
+                break
+            decided = None
+    return Answer(result={"agreement": msgspec.to_builtins(comparison.agreement()), "decided": decided})
 
 
 def measure(params: Params, inputs: Inputs) -> Answer:
@@ -163,6 +178,8 @@ def main() -> None:
         answer = STEPS[step](*arguments(rest))
     except (Refused, TargetFailed, Mismatch, probing.Unrunnable, timing.Untimeable) as exc:
         answer = Answer(refused=str(exc))
+    except InvalidExpression as exc:
+        answer = Answer(refused=f"the policy's metric has no value: {exc}")
     except timing.Died as exc:
         sys.exit(str(exc))
     Path(ANSWER).write_bytes(msgspec.json.encode(replace(answer, peak_memory_bytes=peak_memory_bytes())))

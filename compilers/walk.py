@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from compilers import hardware
+from compilers.accuracy import Until
+from compilers.gate import Bounds
 from compilers.passes import source_digest
 from compilers.recipe import Recipe
 from compilers.stepkey import Step
@@ -71,8 +73,10 @@ def reference_outputs(subject: Subject) -> Step:
     return Step("outputs", params, _reference_files(subject.version) | _samples(subject.version))
 
 
-def agree(subject: Subject, artifact: Artifact, outputs: Digest) -> Step:
+def agree(subject: Subject, artifact: Artifact, outputs: Digest, bounds: Bounds, until: Until = Until.FAILED) -> Step:
+    metric = subject.policy.gate.metric
     params = {"target": subject.target, "options": dict(artifact.options), "threads": subject.threads} | _fed(subject)
+    params |= {"metric": metric and metric.expression, "bounds": _plain(bounds), "until": until}
     inputs = {f"artifact/{name}": digest for name, digest in artifact.files.items()} | {"outputs": outputs}
     return Step("agree", params, inputs | _samples(subject.version))
 
@@ -85,7 +89,7 @@ def measure(subject: Subject, artifact: Artifact) -> Step:
         "seconds": round(min(TIMED_SECONDS, subject.policy.budget_seconds * TIMED_SHARE), 1),
         "most_seconds": TIMED_MOST_SECONDS,
         **_fed(subject),
-        "rows": sorted(set(subject.policy.rows)),
+        "rows": list(subject.policy.timed_rows),
     }
     inputs = {"reference/model.onnx": subject.version.model}
     inputs |= {f"variant/{name}": digest for name, digest in artifact.files.items()}
@@ -106,7 +110,7 @@ def _fed(subject: Subject) -> dict[str, Any]:
         "signature": _plain(subject.version.signature),
         "guess": subject.guess,
         "rowwise": subject.max_rows > 1,
-        "rows": sorted({min(rows, COMPARED_ROWS_MOST) for rows in subject.policy.rows}),
+        "rows": sorted({min(rows, COMPARED_ROWS_MOST) for rows in subject.policy.timed_rows}),
     }
 
 

@@ -19,7 +19,8 @@ from sqlalchemy import URL
 
 from model_store.blobs import LocalBlobs
 from model_store.catalog import Catalog
-from model_store.entities import Artifact, Job, ModelVersion
+from model_store.entities import Artifact, Job, ModelVersion, Signature
+from model_store.expression import Expression
 from model_store.intake import admit, check_samples
 from model_store.names import valid_name
 from model_store.policy import InvalidPolicy, Policy, parse_policy
@@ -63,6 +64,7 @@ class ModelStore:
         with tempfile.TemporaryDirectory(dir=self.work, prefix="register-") as folder:
             # Two folders: what reads the samples must not reach the model that was admitted before.
             admitted = admit(upload, Path(folder, "model"))
+            _check_metric(asked, admitted.signature)
             if samples is not None:
                 check_samples(samples, admitted.signature, Path(folder, "samples"))
             kept_samples = self.blobs.put(samples)[0] if samples is not None else None
@@ -85,6 +87,18 @@ class ModelStore:
 
     def close(self) -> None:
         self.catalog.close()
+
+
+def _check_metric(policy: Policy, signature: Signature) -> None:
+    """Raises InvalidPolicy when the policy's metric looks at outputs the model does not have."""
+    if policy.gate.metric is None:
+        return
+    known = [spec.name for spec in signature.outputs]
+    if unknown := sorted(Expression(policy.gate.metric.expression).outputs - set(known)):
+        raise InvalidPolicy(
+            f"policy gate.metric.expression: the model has no output {', '.join(map(repr, unknown))}; "
+            f"it has {', '.join(map(repr, known))}"
+        )
 
 
 def _allowed(policy: Policy, targets: Sequence[str]) -> tuple[str, ...]:

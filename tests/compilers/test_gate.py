@@ -99,3 +99,26 @@ def test_percentages_are_never_rounded_up():
     assert gate.percent(0.98999) == "98.9 %"
     assert gate.percent(0.99) == "99.0 %"
     assert gate.ratio(0.9999999) != "1.0000"
+
+
+@pytest.mark.parametrize(
+    ("ends", "bound", "finding"),
+    [
+        ((0.93, 0.97), {"least": 0.9}, Finding.PASSED),
+        ((0.93, 0.97), {"least": 0.98}, Finding.FAILED),
+        ((0.93, 0.97), {"least": 0.94}, Finding.INCONCLUSIVE),
+        ((0.93, 0.97), {"most": 0.98}, Finding.PASSED),
+        ((0.93, 0.97), {"most": 0.9}, Finding.FAILED),
+        ((0.93, 0.97), {"most": 0.96}, Finding.INCONCLUSIVE),
+    ],
+)
+def test_the_owners_metric_is_judged_by_its_interval(ends, bound, finding):
+    policy = Gate(metric={"expression": "mean(out['y'])", **bound})
+    figures = agreement(metric=0.95, metric_lower=ends[0], metric_upper=ends[1])
+    judged = judge(figures, policy=policy)
+    assert judged.finding is finding
+    if finding is Finding.INCONCLUSIVE:
+        assert "about 2800 validation samples would settle it" in judged.reason  # a quarter of the way: 4 times as many
+    else:
+        assert "metric" in judged.reason
+    assert judge(agreement(sqnr=1, cosine=0.1), policy=policy).finding is Finding.INCONCLUSIVE

@@ -103,7 +103,7 @@ def test_a_variant_outside_the_gate_is_rejected_with_its_figures(shared):
     rejected = found["ort-cpu.int8-static"]
     assert rejected.verdict is Verdict.REJECTED
     assert "the gate asks 1" in rejected.reason
-    assert rejected.evidence.agreement.samples == 70
+    assert rejected.evidence.agreement.samples == 64, "clear on the first look: the other six are not asked"
     assert rejected.evidence.timings == ()
 
 
