@@ -16,6 +16,7 @@ from tests import zoo
 MODELS = {
     "mlp": zoo.mlp,
     "transformer": zoo.transformer,
+    "outliers": zoo.outliers,
     "residual_cnn": zoo.residual_cnn,
     "multi_io": zoo.multi_io,
     "strings": zoo.strings,

@@ -91,6 +91,35 @@ def transformer(layers: int = 2, width: int = 64, heads: int = 4, vocab: int = 1
     return g.finish({"input_ids": tokens, "attention_mask": tokens}, {"hidden": (FLOAT, ("N", "S", width))})
 
 
+def outliers(
+    layers: int = 2, width: int = 64, channels: int = 3, size: float = 100.0, seed: int = 0
+) -> onnx.ModelProto:
+    """features: [N, S, width] float32 -> scores: [N, S, 10] float32. An encoder whose int8 fails for its outliers.
+
+    As in large language models, `channels` of every LayerNormalization's answer are `size` times the others, and what
+    reads them has weights as much smaller: each channel matters, but one scale for all leaves most of them nothing.
+    """
+    g = Graph("outliers", seed)
+    x, hidden = "features", width * 2
+    loud = np.ones(width, np.float32)
+    loud[g.random.permutation(width)[:channels]] = size
+
+    def normed(value: str, scale: np.ndarray) -> str:
+        shift = (g.random.standard_normal(width) * 0.1).astype(np.float32) * scale
+        return g.node("LayerNormalization", value, g.constant(scale), g.constant(shift), axis=-1, epsilon=1e-5)
+
+    def reading(value: str, outputs: int, output: str | None = None) -> str:
+        weight = g.random.standard_normal((width, outputs)).astype(np.float32) / np.sqrt(width) / loud[:, None]
+        product = g.node("MatMul", value, g.constant(weight.astype(np.float32)))
+        return g.node("Add", product, g.floats(outputs, scale=0.1), output=output)
+
+    for _ in range(layers):
+        inner = g.node("Relu", reading(normed(x, loud), hidden))
+        x = g.node("Add", x, g.dense(inner, hidden, width))
+    reading(normed(x, loud), 10, output="scores")
+    return g.finish({"features": (FLOAT, ("N", "S", width))}, {"scores": (FLOAT, ("N", "S", 10))})
+
+
 def residual_cnn(channels: int = 16, blocks: int = 2, size: int = 16, seed: int = 0) -> onnx.ModelProto:
     """image: [N, 3, size, size] float32 -> logits: [N, 10] float32. Convolutions with BatchNormalization unfolded."""
     g = Graph("residual_cnn", seed)

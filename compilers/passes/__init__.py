@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+    from compilers.calibration.statistics import Statistics
     from compilers.recipe import PassSpec
 
 Calibration = Mapping[str, np.ndarray]
@@ -31,13 +32,18 @@ PASSES: dict[str, str] = {
     "fold-constants": "compilers.passes.fold_constants:FoldConstants",
     "fold-batch-norm": "compilers.passes.fold_batch_norm:FoldBatchNorm",
     "raise-opset": "compilers.passes.raise_opset:RaiseOpset",
+    "smooth-quant": "compilers.passes.smooth_quant:SmoothQuant",
     "int8-dynamic": "compilers.passes.int8_dynamic:QuantizeDynamic",
     "int8-static": "compilers.passes.int8_static:QuantizeStatic",
     "int8-nncf": "compilers.passes.int8_nncf:QuantizeNncf",
+    "weight-only": "compilers.passes.weight_only:QuantizeWeights",
 }
 
-CALIBRATED = frozenset({"int8-static", "int8-nncf"})
+CALIBRATED = frozenset({"smooth-quant", "int8-static", "int8-nncf"})
 """Passes whose constructor takes `calibration`."""
+
+OBSERVED = frozenset({"smooth-quant", "int8-static"})
+"""Of these, the ones that also take `statistics` (compilers.calibration) and look up themselves only what it lacks."""
 
 
 class UnknownPass(LookupError):
@@ -48,7 +54,9 @@ class PassFailed(RuntimeError):
     """A pass refused the model or broke on it; the message names the pass and says why."""
 
 
-def load_pass(spec: PassSpec, calibration: Calibration | None = None) -> ir.passes.PassBase:
+def load_pass(
+    spec: PassSpec, calibration: Calibration | None = None, statistics: Statistics | None = None
+) -> ir.passes.PassBase:
     """Import and construct a pass. Raises UnknownPass; PassFailed when it needs samples or has no such parameter."""
     module, _, attribute = import_string(spec.name).partition(":")
     arguments: dict[str, Any] = dict(spec.params)
@@ -56,6 +64,8 @@ def load_pass(spec: PassSpec, calibration: Calibration | None = None) -> ir.pass
         if not calibration or not all(len(array) for array in calibration.values()):
             raise PassFailed(f"{spec.name}: needs calibration samples, and there are none")
         arguments["calibration"] = calibration
+    if spec.name in OBSERVED and statistics is not None:
+        arguments["statistics"] = statistics
     try:
         made: ir.passes.PassBase = getattr(importlib.import_module(module), attribute)(**arguments)
     except TypeError as exc:
@@ -64,16 +74,22 @@ def load_pass(spec: PassSpec, calibration: Calibration | None = None) -> ir.pass
 
 
 def run_passes(
-    model: onnx.ModelProto | ir.Model, specs: Sequence[PassSpec], calibration: Calibration | None = None
+    model: onnx.ModelProto | ir.Model,
+    specs: Sequence[PassSpec],
+    calibration: Calibration | None = None,
+    statistics: Statistics | None = None,
 ) -> onnx.ModelProto:
-    """Run the passes in order. Raises PassFailed when one cannot do its work; `model` itself is left as it was."""
+    """Run the passes in order. Raises PassFailed when one cannot do its work; `model` itself is left as it was.
+
+    statistics: of `model` itself; what passes look up otherwise is gone with them.
+    """
     import onnx
     import onnx_ir as ir
 
     current = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model.clone()
     for spec in specs:
         try:
-            current = load_pass(spec, calibration)(current).model
+            current = load_pass(spec, calibration, statistics)(current).model
         except (PassFailed, UnknownPass):
             raise
         except Exception as exc:  # a pass drives foreign code that raises anything; the caller gets one kind, in words
@@ -95,5 +111,9 @@ def source_digest(name: str) -> str:
     """sha256 of the pass's source and of what all passes share, so that editing one invalidates what it made."""
     folder = Path(__file__).parent
     own = folder / f"{import_string(name).partition(':')[0].rpartition('.')[2]}.py"
-    sources = [own, *(folder / shared for shared in ("calibration.py", "graph.py", "kinds.py", "shapes.py"))]
+    shared = [folder / module for module in ("constants.py", "graph.py", "kinds.py", "shapes.py")]
+    if name in CALIBRATED:
+        shared += [folder / module for module in ("absorb.py", "bias_correction.py", "gptq.py", "grid.py")]
+        shared += sorted((folder.parent / "calibration").glob("*.py"))
+    sources = [own, *shared]
     return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()

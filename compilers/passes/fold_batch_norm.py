@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from compilers.passes.constants import own_constant
 from compilers.passes.graph import constant
 
 
@@ -41,8 +42,8 @@ def _fold(graph: ir.Graph, norm: ir.Node) -> bool:
         return False
     kind = weight.numpy().dtype
     stem = norm.outputs[0].name
-    _set_constant(graph, producer, 1, (weight.numpy().astype(np.float64) * spread).astype(kind), f"{stem}.weight")
-    _set_constant(graph, producer, 2, (bias * factor + offset).astype(kind), f"{stem}.bias")
+    own_constant(graph, producer, 1, (weight.numpy().astype(np.float64) * spread).astype(kind), f"{stem}.weight")
+    own_constant(graph, producer, 2, (bias * factor + offset).astype(kind), f"{stem}.bias")
     if producer.op_type == "Gemm":
         producer.attributes["beta"] = ir.AttrFloat32("beta", 1.0)  # now inside the bias
     _remove(graph, norm, producer.outputs[0])
@@ -101,16 +102,6 @@ def _bias(producer: ir.Node, channels: int) -> np.ndarray | None:
         return None
     beta = producer.attributes.get_float("beta", 1.0) if producer.op_type == "Gemm" else 1.0
     return np.broadcast_to(tensor.numpy().astype(np.float64).reshape(-1) * beta, (channels,))
-
-
-def _set_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray, name: str) -> None:
-    """Give the node its own initializer: the old one may serve other nodes."""
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    value.dtype, value.shape = ir.DataType.from_numpy(array.dtype), ir.Shape(array.shape)
-    graph.register_initializer(value)
-    if len(node.inputs) <= index:
-        node.resize_inputs(index + 1)
-    node.replace_input_with(index, value)
 
 
 def _remove(graph: ir.Graph, norm: ir.Node, source: ir.Value) -> None:

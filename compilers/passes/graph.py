@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Collection, Iterator
 
@@ -41,6 +42,14 @@ def need_products(model: ir.Model, among: Collection[str]) -> None:
     types = {tensor.dtype for node in products for value in node.inputs[1:2] if (tensor := constant(value)) is not None}
     others = sorted(dtype.name for dtype in types - {ir.DataType.FLOAT})
     need(not others, f"int8 starts from float32 weights, the model's are {', '.join(others)}")
+
+
+def need_names(model: ir.Model, names: Collection[str]) -> None:
+    """State that `names` are nodes of the model; the reason holds the nearest one there is."""
+    there = {str(node.name) for node in model.graph.all_nodes()}
+    for name in names:
+        close = difflib.get_close_matches(name, there, n=1)
+        need(name in there, f"no node {name!r} to leave out" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
 def promise_quantized(model: ir.Model) -> None:

@@ -6,12 +6,13 @@ Only MatMul, Gemm and Attention: ConvInteger has no fast kernel (onnxruntime iss
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
-from compilers.passes.graph import is_quantized, need_products, promise_quantized
+from compilers.passes.graph import is_quantized, need_names, need_products, promise_quantized
 from compilers.passes.shapes import with_shapes
 from compilers.telemetry import silence
 
@@ -19,14 +20,19 @@ KINDS = ("MatMul", "Gemm", "Attention")
 
 
 class QuantizeDynamic(ir.passes.FunctionalPass):
-    """`per_channel`: a scale for every column of a weight. `reduce_range`: 7-bit weights, for CPUs without VNNI."""
+    """`per_channel`: a scale for every column of a weight. `reduce_range`: 7-bit weights, for CPUs without VNNI.
 
-    def __init__(self, per_channel: bool = True, reduce_range: bool = False) -> None:
+    exclude: names of nodes left in float.
+    """
+
+    def __init__(self, per_channel: bool = True, reduce_range: bool = False, exclude: Sequence[str] = ()) -> None:
         self.per_channel = per_channel
+        self.exclude = tuple(exclude)
         self.reduce_range = reduce_range
 
     def requires(self, model: ir.Model) -> None:
         need_products(model, KINDS)
+        need_names(model, self.exclude)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         if is_quantized(model):
@@ -41,6 +47,7 @@ class QuantizeDynamic(ir.passes.FunctionalPass):
                 quantized,
                 op_types_to_quantize=list(KINDS),
                 weight_type=QuantType.QInt8,
+                nodes_to_exclude=list(self.exclude),
                 per_channel=self.per_channel,
                 reduce_range=self.reduce_range,
             )

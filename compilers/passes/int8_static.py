@@ -1,23 +1,28 @@
-"""Static int8 for ONNX Runtime: Q/DQ pairs whose ranges were observed on calibration samples.
+"""Static int8 for ONNX Runtime: Q/DQ pairs around whole regions, with ranges observed on calibration samples.
 
 Unsigned activations with signed weights are what its x86 kernels are fast at (signed both ways is slower:
-onnxruntime issue 6732). Ranges are the extremes seen (min-max): nothing is kept of a run but two numbers a tensor, so
-any number of samples streams through.
+onnxruntime issue 6732). Ranges, rounding and bias correction are ours (compilers.calibration, grid, bias_correction);
+where pairs go in the graph is ONNX Runtime's own knowledge of which of them its fusions can take.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes import common
 
+from compilers.calibration.calibrate import calibrated
+from compilers.calibration.products import products
+from compilers.calibration.ranges import CALIBRATORS, PERCENTILE
+from compilers.calibration.statistics import Statistics
 from compilers.passes import Calibration
-from compilers.passes.calibration import feeds
-from compilers.passes.graph import attends, is_quantized, need_products, promise_quantized
+from compilers.passes.bias_correction import correct_bias
+from compilers.passes.graph import attends, is_quantized, need, need_names, need_products, promise_quantized
+from compilers.passes.grid import ROUNDINGS, Gridded, on_grid
 from compilers.passes.shapes import with_shapes
 from compilers.telemetry import silence
 
@@ -25,7 +30,10 @@ NEEDED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
 class QuantizeStatic(ir.passes.FunctionalPass):
-    """`kinds`: operator types to quantize. `reduce_range`: 7-bit weights, for CPUs without VNNI.
+    """`kinds`: operator types to quantize. `exclude`: names of nodes left in float. `reduce_range`: 7-bit weights.
+
+    calibrator: minmax, moving-average, percentile (with `percentile`), entropy or mse. symmetric: activations around
+    zero. rounding: nearest or gptq. bias_correction: take back the mean error of rounding.
 
     By default every operator that has an int8 kernel, so that regions stay in int8; of a transformer only products: the
     sum of scores and mask spans from a few to minus ten thousand, and 255 steps over that leave nothing of the scores.
@@ -34,51 +42,131 @@ class QuantizeStatic(ir.passes.FunctionalPass):
     def __init__(
         self,
         calibration: Calibration,
-        kinds: tuple[str, ...] = (),
+        statistics: Statistics | None = None,
+        kinds: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        calibrator: str = "minmax",
+        percentile: float = PERCENTILE,
         per_channel: bool = True,
+        symmetric: bool = False,
         reduce_range: bool = False,
+        bias_correction: bool = False,
+        rounding: str = "nearest",
     ) -> None:
         self.calibration = calibration
-        self.kinds = kinds
+        self.statistics = statistics
+        self.kinds = tuple(kinds)
+        self.exclude = tuple(exclude)
+        self.calibrator = calibrator
+        self.percentile = percentile
         self.per_channel = per_channel
+        self.symmetric = symmetric
         self.reduce_range = reduce_range
+        self.bias_correction = bias_correction
+        self.rounding = rounding
 
     def requires(self, model: ir.Model) -> None:
+        need(self.calibrator in CALIBRATORS, f"no calibrator {self.calibrator!r}; there are {', '.join(CALIBRATORS)}")
+        need(self.rounding in ROUNDINGS, f"no rounding {self.rounding!r}; there are {', '.join(ROUNDINGS)}")
+        need(50 < self.percentile <= 100, f"percentile is above 50 and at most 100, not {self.percentile:g}")
         need_products(model, NEEDED)
+        need_names(model, self.exclude)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         if is_quantized(model):
             return ir.passes.PassResult(model.clone(), modified=False)
         silence()
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-
-        with tempfile.TemporaryDirectory() as folder:
-            prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
-            onnx.save(with_shapes(ir.to_proto(model)), prepared)
-            quantize_static(
-                prepared,
-                quantized,
-                _reader(feeds(model, self.calibration)),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(self.kinds or (NEEDED if attends(model) else ())),
-                per_channel=self.per_channel,
-                reduce_range=self.reduce_range,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-            )
-            after = ir.from_proto(onnx.load(quantized))
+        work = ir.from_proto(with_shapes(ir.to_proto(model)))
+        common.LiftConstantsToInitializersPass(lift_all_constants=True)(work)
+        kinds = self._kinds(work)
+        wanted = touched(work, kinds, self.exclude)
+        with calibrated(work, self.calibration, self.statistics, tensors=wanted, grams=self.rounding == "gptq") as seen:
+            ranges = {name: self._range(seen, name) for name in wanted if name in seen.tensors}
+            gridded = self._round(work, kinds, seen)
+        after = ir.from_proto(self._pairs(ir.to_proto(work), kinds, ranges, gridded))
         return ir.passes.PassResult(after, modified=is_quantized(after))
 
     def ensures(self, model: ir.Model) -> None:
         promise_quantized(model)
 
+    def _kinds(self, model: ir.Model) -> tuple[str, ...]:
+        from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-def _reader(runs: Iterator[dict[str, np.ndarray]]) -> object:
-    from onnxruntime.quantization import CalibrationDataReader
+        return self.kinds or (NEEDED if attends(model) else tuple(sorted({*QDQRegistry, *QLinearOpsRegistry})))
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(runs, None)
+    def _range(self, seen: Statistics, name: str) -> tuple[float, float]:
+        return CALIBRATORS[self.calibrator](seen.tensors[name], self.percentile)
 
-    return Reader()
+    def _round(self, model: ir.Model, kinds: Collection[str], seen: Statistics) -> list[Gridded]:
+        """Put the weights of the products on their grids, in place."""
+        found: dict[str, Gridded] = {}
+        nodes = {node.name: node for node in model.graph}
+        for product in products(model):
+            if product.node in self.exclude or product.kind not in kinds:
+                continue
+            value = model.graph.initializers[product.weight]
+            weight = value.const_value.numpy()  # type: ignore[union-attr]
+            if product.weight not in found:
+                found[product.weight] = on_grid(
+                    product, weight, seen,
+                    per_channel=self.per_channel, reduce_range=self.reduce_range, rounding=self.rounding,
+                )  # fmt: skip
+            if self.bias_correction:
+                error = weight - found[product.weight].value
+                correct_bias(model.graph, nodes[product.node], product, error, seen)
+        for gridded in found.values():
+            value = model.graph.initializers[gridded.product.weight]
+            if all(use.node.name not in self.exclude for use in value.uses()):
+                value.const_value = ir.tensor(gridded.value, name=value.name)
+        return list(found.values())
+
+    def _pairs(
+        self,
+        model: onnx.ModelProto,
+        kinds: Sequence[str],
+        ranges: Mapping[str, tuple[float, float]],
+        gridded: Sequence[Gridded],
+    ) -> onnx.ModelProto:
+        """Insert the Q/DQ pairs."""
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+        data = {
+            name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()
+        }
+        quantizer = QDQQuantizer(
+            with_shapes(model),
+            self.per_channel,
+            self.reduce_range,
+            QuantType.QInt8,
+            QuantType.QUInt8,
+            TensorsData(CalibrationMethod.MinMax, data),
+            [],
+            list(self.exclude),
+            list(kinds),
+            {"ActivationSymmetric": self.symmetric, "TensorQuantOverrides": _overrides(gridded)},
+        )
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+        quantized: onnx.ModelProto = quantizer.model.model
+        return quantized
+
+
+def touched(model: ir.Model, kinds: Collection[str], exclude: Collection[str]) -> set[str]:
+    """Tensors that go into or come out of a node that is to be quantized."""
+    nodes = [node for node in model.graph if node.op_type in kinds and node.name not in exclude]
+    return {str(value.name) for node in nodes for value in (*node.inputs, *node.outputs) if value is not None}
+
+
+def _overrides(gridded: Sequence[Gridded]) -> dict[str, list[dict[str, Any]]]:
+    """Weight -> a scale per channel, so that the quantizer keeps the very grid the weight lies on."""
+    from onnxruntime.quantization import QuantType
+
+    overrides: dict[str, list[dict[str, Any]]] = {}
+    for grid in gridded:
+        where = {"axis": grid.product.axis} if grid.per_channel else {}
+        overrides[grid.product.weight] = [
+            {"quant_type": QuantType.QInt8, "scale": scale, "zero_point": np.int8(0), **where} for scale in grid.scale
+        ]
+    return overrides

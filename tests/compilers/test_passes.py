@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compilers.passes import PassFailed, UnknownPass, load_pass, run_passes, source_digest
-from compilers.passes.calibration import feeds
+from compilers.calibration.feeds import feeds
 from compilers.passes.graph import attends, parameters
 from compilers.recipe import PassSpec
 from compilers.targets.ort import OrtCpu

@@ -59,9 +59,11 @@ SUBJECTS = {
     "clean-up": Subject(untidy, zoo.simple, 120),
     "fold-constants": Subject(foldable, zoo.mlp, 120),
     "fold-batch-norm": Subject(zoo.residual_cnn, zoo.mlp, 100),
+    "smooth-quant": Subject(zoo.outliers, zoo.simple, 100),
     "int8-dynamic": Subject(zoo.transformer, zoo.simple, 25),
     "int8-static": Subject(zoo.residual_cnn, zoo.simple, 25),
     "int8-nncf": Subject(zoo.mlp, zoo.simple, 25),
+    "weight-only": Subject(zoo.mlp, zoo.simple, 30),
 }
 
 

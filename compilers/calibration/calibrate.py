@@ -1,0 +1,133 @@
+"""One pass over the samples, every statistic.
+
+Tensors are looked at in chunks that fit a budget, so "one pass" is one per chunk: a model whose activations are small
+is run over its samples once, a large one a few times, and memory stays where it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from compilers.calibration.collectors import GRAM_DEPTH, ProductCollector, TensorCollector
+from compilers.calibration.feeds import ROWS, feeds
+from compilers.calibration.observe import BUDGET_BYTES, Observed, chunks
+from compilers.calibration.products import Product, View, products
+from compilers.calibration.statistics import Statistics, Writer
+
+Calibration = Mapping[str, np.ndarray]
+
+
+def calibrate(
+    model: ir.Model,
+    calibration: Calibration,
+    path: Path,
+    *,
+    tensors: Collection[str] | None = None,
+    grams: bool = False,
+    budget_bytes: int = BUDGET_BYTES,
+) -> None:
+    """Write to `path` what `calibration` makes the model's tensors hold.
+
+    tensors: the float tensors to look at; all of the main graph when None. grams: keep H = X'X of every product among
+    them. Raises ValueError when an input has no samples.
+    """
+    wanted = [name for name in float_tensors(model) if tensors is None or name in tensors]
+    seen_by = _views(products(model), wanted)
+    rows = ROWS
+    with tempfile.TemporaryDirectory() as folder:
+        observed = Observed(ir.to_proto(model), Path(folder))
+        writer = Writer(path)
+        while True:
+            first = next(feeds(model, calibration, rows))
+            weights = observed.sizes(wanted, first)
+            if rows == 1 or max(weights.values(), default=0) <= budget_bytes:
+                break
+            rows = 1
+        if grams:
+            weights = {name: size + _gram_bytes(seen_by.get(name, ())) for name, size in weights.items()}
+        for chunk in chunks(weights, budget_bytes):
+            _collect(observed.runs(chunk, feeds(model, calibration, rows)), chunk, seen_by, writer, grams=grams)
+        writer.close()
+
+
+@contextmanager
+def calibrated(
+    model: ir.Model,
+    calibration: Calibration,
+    given: Statistics | None,
+    *,
+    tensors: Collection[str] | None = None,
+    grams: bool = False,
+) -> Iterator[Statistics]:
+    """Statistics of `tensors`: what is `given` of them, and what it lacks looked up now."""
+    wanted = [name for name in float_tensors(model) if tensors is None or name in tensors]
+    lacking = _lacking(model, wanted, given, grams=grams)
+    if given is not None and not lacking:
+        yield given
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "statistics.npz"
+        calibrate(model, calibration, path, tensors=lacking, grams=grams)
+        yield Statistics(path, behind=given)
+
+
+def float_tensors(model: ir.Model) -> list[str]:
+    """Names of the float32 activations of the main graph, in the order in which they are computed."""
+    graph = model.graph
+    values = itertools.chain(
+        (value for value in graph.inputs if value.name not in graph.initializers),
+        (value for node in graph if node.op_type != "Constant" for value in node.outputs),
+    )
+    return [str(value.name) for value in values if value.name and value.dtype == ir.DataType.FLOAT]
+
+
+def _views(found: Sequence[Product], wanted: Collection[str]) -> dict[str, list[View]]:
+    """Tensor -> the distinct ways products see it."""
+    views: dict[str, dict[str, View]] = {}
+    for product in found:
+        if product.view.tensor in wanted:
+            views.setdefault(product.view.tensor, {})[product.view.key] = product.view
+    return {tensor: list(keyed.values()) for tensor, keyed in views.items()}
+
+
+def _lacking(model: ir.Model, wanted: Sequence[str], given: Statistics | None, *, grams: bool) -> set[str]:
+    if given is None:
+        return set(wanted)
+    lacking = {name for name in wanted if name not in given.tensors}
+    for tensor, views in _views(products(model), wanted).items():
+        deep = [view for view in views if grams and view.depth <= GRAM_DEPTH]
+        if any(given.product(view) is None for view in views) or not all(given.has_gram(view) for view in deep):
+            lacking.add(tensor)
+    return lacking
+
+
+def _gram_bytes(views: Sequence[View]) -> int:
+    return sum(4 * view.groups * view.depth**2 for view in views if view.depth <= GRAM_DEPTH)
+
+
+def _collect(
+    runs: Iterator[Mapping[str, np.ndarray]],
+    chunk: Sequence[str],
+    seen_by: Mapping[str, Sequence[View]],
+    writer: Writer,
+    *,
+    grams: bool,
+) -> None:
+    tensors = {name: TensorCollector() for name in chunk}
+    seen = {name: [ProductCollector(view, gram=grams) for view in seen_by.get(name, ())] for name in chunk}
+    for run in runs:
+        for name, array in run.items():
+            tensors[name].add(array)
+            for product in seen[name]:
+                product.add(array)
+    for name, collected in tensors.items():
+        writer.add_tensor(name, collected)
+        for product in seen[name]:
+            writer.add_product(product)
