@@ -11,8 +11,8 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compilers.passes import PassFailed, UnknownPass, load_pass, run_passes, source_digest
 from compilers.calibration.feeds import feeds
+from compilers.passes import PassFailed, UnknownPass, load_pass, run_passes, source_digest
 from compilers.passes.graph import attends, parameters
 from compilers.recipe import PassSpec
 from compilers.targets.ort import OrtCpu
