@@ -67,17 +67,17 @@ async def load(gateway: Gateway, name: str, parameters: Parameters) -> None:
     newest = None
     for content in files:
         newest = await _register(gateway, name, content)
-    follower = gateway.follower
-    before = follower.hold(name)
-    follower.set_hold(name, True)
+    loaded, before = gateway.follower.hold(name)
+    await gateway.do("hold", name=name, loaded=True)
     try:
         route = await _opened(gateway, name, newest)
         override = override_from(given, route)
     except BaseException:
-        follower.set_hold(name, *before)
+        await gateway.do("hold", name=name, loaded=loaded, override=before)
         raise
     if override:
-        follower.set_hold(name, True, override)
+        await gateway.do("hold", name=name, loaded=True, override=override)
+    await gateway.do("wait_open", name=name, version=route.version)
 
 
 async def unload(gateway: Gateway, name: str) -> None:
@@ -86,7 +86,7 @@ async def unload(gateway: Gateway, name: str) -> None:
     A model that is not there or not loaded is no error.
     """
     if name in gateway.serving.table.models:
-        gateway.follower.set_hold(name, False)
+        await gateway.do("hold", name=name, loaded=False)
 
 
 def _understood(name: str, parameters: Parameters) -> tuple[list[dict[str, bytes]], dict[str, Any]]:

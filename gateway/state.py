@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from gateway.auth import Keyring
 from gateway.children import Child
+from gateway.everyone import Alone, Everyone
 from gateway.follow import Follower
 from gateway.serve import Serving
 from gateway.server_controls import ServerControls
 from gateway.settings import Settings
 from gateway.shared_memory import CudaRegions
 from model_store.store import ModelStore
-
-_FOLLOWED_S, _LOOK_S = 2.0, 0.005
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,7 @@ class Gateway:
     keyring: Keyring
     worker: Child | None
     controls: ServerControls
+    everyone: Everyone = field(default_factory=Alone)
     cuda_regions: CudaRegions = field(default_factory=CudaRegions)
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
@@ -37,16 +36,17 @@ class Gateway:
     intakes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     """Uploads examined at once: each is a child process that holds a model in memory."""
 
-    async def followed(self) -> None:
-        """Wait until routing shows what the catalog holds now, so that an answered change is a change in force.
+    async def do(self, deed: str, **given: Any) -> list[Any]:
+        """Have it done by every process (gateway/everyone.py); the answers."""
+        return await self.everyone.do(self, deed, given)
 
-        Gives up silently after a while: the change is made, and the follower goes on trying.
-        """
-        changed = await asyncio.to_thread(self.store.catalog.sequence)
-        end = time.monotonic() + _FOLLOWED_S
-        while self.serving.table.sequence < changed and time.monotonic() < end:
-            await self.follower.poke()
-            await asyncio.sleep(_LOOK_S)
+    async def ask(self, question: str, **given: Any) -> Any:
+        """The answer of all processes together."""
+        return await self.everyone.ask(self, question, given)
+
+    async def followed(self) -> None:
+        """Wait until routing shows what the catalog holds now, so that an answered change is a change in force."""
+        await self.do("follow", sequence=await asyncio.to_thread(self.store.catalog.sequence))
 
 
 async def _gateway_of(request: Request) -> Gateway:

@@ -68,7 +68,8 @@ async def _ready(gateway: Gateway, request: Any) -> Json:
 async def _model_ready(gateway: Gateway, request: Any) -> Json:
     """NOT_FOUND for a model nobody registered; one that is not loaded, or still opening, is not ready."""
     try:
-        return {"ready": repository.is_ready(gateway.serving.table.resolve(request.name, request.version or None))}
+        gateway.serving.table.resolve(request.name, request.version or None)
+        return {"ready": all(await gateway.do("is_open", name=request.name, version=request.version or None))}
     except NotReady:
         return {"ready": False}
     except NotFound:
@@ -93,7 +94,8 @@ async def _model_config(gateway: Gateway, request: Any) -> Json:
 
 
 async def _statistics(gateway: Gateway, request: Any) -> Json:
-    return {"model_stats": gateway.serving.statistics.of(request.name or None, request.version or None)}
+    given = {"name": request.name or None, "version": request.version or None}
+    return {"model_stats": await gateway.ask("statistics", **given)}
 
 
 async def _index(gateway: Gateway, request: Any) -> Json:
@@ -118,12 +120,13 @@ async def _shm_status(gateway: Gateway, request: Any) -> Json:
 
 
 async def _shm_register(gateway: Gateway, request: Any) -> Json:
-    gateway.serving.regions.register(request.name, request.key, request.offset, request.byte_size)
+    given = {"key": request.key, "offset": request.offset, "byte_size": request.byte_size}
+    await gateway.ask("register_region", name=request.name, **given)
     return {}
 
 
 async def _shm_unregister(gateway: Gateway, request: Any) -> Json:
-    gateway.serving.regions.unregister(request.name or None)
+    await gateway.do("unregister_region", name=request.name or None)
     return {}
 
 
@@ -146,14 +149,18 @@ async def _trace(gateway: Gateway, request: Any) -> Json:
     if model is not None:
         gateway.serving.table.resolve(model)
     given = {name: list(setting.value) or None for name, setting in request.settings.items()}
-    settings = gateway.controls.set_trace(given, model) if given else gateway.controls.trace_settings(model)
+    settings = gateway.controls.trace_settings(model)
+    if given:
+        [settings, *_] = await gateway.do("set_trace", settings=given, model=model)
     texts = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
     return {"settings": {name: {"value": value} for name, value in texts.items()}}
 
 
 async def _log(gateway: Gateway, request: Any) -> Json:
     given = values_of(request.settings)
-    settings = gateway.controls.set_log(given) if given else gateway.controls.log_settings()
+    settings = gateway.controls.log_settings()
+    if given:
+        [settings, *_] = await gateway.do("set_log", settings=given)
     return {"settings": {name: {_choice(value): value} for name, value in settings.items()}}
 
 

@@ -15,4 +15,4 @@ _EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 @router.get("/metrics", response_class=Response)
 async def metrics(gateway: Here) -> Response:
     """Every metric in the text format of Prometheus."""
-    return Response(gateway.serving.metrics.render(), headers={"content-type": _EXPOSITION})
+    return Response(await gateway.ask("metrics"), headers={"content-type": _EXPOSITION})

@@ -23,7 +23,7 @@ async def log_settings(gateway: Here) -> Response:
 @router.post("/logging", responses=schemas.answer(schemas.LOG_SETTINGS), openapi_extra=schemas.body(schemas.LOG_CHANGE))
 async def set_log(request: Request, gateway: Here) -> Response:
     """Change what is logged, until the gateway ends; answers with all settings."""
-    return reply(gateway.controls.set_log(await json_object(request)))
+    return reply((await gateway.do("set_log", settings=await json_object(request)))[0])
 
 
 @router.get("/trace/setting", responses=schemas.answer(schemas.TRACE_SETTINGS))
@@ -37,7 +37,7 @@ async def trace_settings(gateway: Here) -> Response:
 )
 async def set_trace(request: Request, gateway: Here) -> Response:
     """Change trace settings (null: back to the default); answers with all of them."""
-    return reply(gateway.controls.set_trace(await json_object(request)))
+    return reply((await gateway.do("set_trace", settings=await json_object(request)))[0])
 
 
 @router.get("/models/{name}/trace/setting", responses=schemas.answer(schemas.TRACE_SETTINGS))
@@ -56,7 +56,7 @@ async def set_model_trace(name: Name, request: Request, gateway: Here) -> Respon
     """Change trace settings of one model (null: back to those of all models)."""
     body = await json_object(request)
     _known(gateway, name)
-    return reply(gateway.controls.set_trace(body, name))
+    return reply((await gateway.do("set_trace", settings=body, model=name))[0])
 
 
 def _known(gateway: Gateway, name: str) -> None:

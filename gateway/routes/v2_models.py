@@ -10,7 +10,6 @@ from starlette.responses import Response
 from gateway.errors import NotReady
 from gateway.metadata import metadata_of
 from gateway.model_config import config_of
-from gateway.repository import is_ready
 from gateway.routes import v2_schemas as schemas
 from gateway.routes.v2_paths import VERSION, Name, Version
 from gateway.routes.views import reply
@@ -22,7 +21,7 @@ router = APIRouter(prefix="/v2/models", tags=["v2: models"])
 @router.get("/stats", responses=schemas.answer(schemas.STATISTICS))
 async def all_statistics(gateway: Here) -> Response:
     """Statistics of every ready version of every model."""
-    return reply({"model_stats": gateway.serving.statistics.of()})
+    return reply({"model_stats": await gateway.ask("statistics")})
 
 
 @router.get("/{name}", responses=schemas.answer(schemas.MODEL))
@@ -40,13 +39,13 @@ async def version_metadata(name: Name, version: Version, gateway: Here) -> Respo
 @router.get("/{name}/ready", responses=schemas.answer(schemas.MODEL_READY))
 async def model_ready(name: Name, gateway: Here) -> Response:
     """Whether the model would answer now."""
-    return reply(_ready(gateway, name, None))
+    return reply(await _ready(gateway, name, None))
 
 
 @router.get("/{name}" + VERSION + "/ready", responses=schemas.answer(schemas.MODEL_READY))
 async def version_ready(name: Name, version: Version, gateway: Here) -> Response:
     """Whether this version would answer now."""
-    return reply(_ready(gateway, name, version))
+    return reply(await _ready(gateway, name, version))
 
 
 @router.get("/{name}/config", responses=schemas.answer(schemas.CONFIG))
@@ -64,18 +63,18 @@ async def version_config(name: Name, version: Version, gateway: Here) -> Respons
 @router.get("/{name}/stats", responses=schemas.answer(schemas.STATISTICS))
 async def model_statistics(name: Name, gateway: Here) -> Response:
     """Statistics of every ready version of a model."""
-    return reply({"model_stats": gateway.serving.statistics.of(name)})
+    return reply({"model_stats": await gateway.ask("statistics", name=name)})
 
 
 @router.get("/{name}" + VERSION + "/stats", responses=schemas.answer(schemas.STATISTICS))
 async def version_statistics(name: Name, version: Version, gateway: Here) -> Response:
     """Statistics of one version."""
-    return reply({"model_stats": gateway.serving.statistics.of(name, version)})
+    return reply({"model_stats": await gateway.ask("statistics", name=name, version=version)})
 
 
-def _ready(gateway: Gateway, name: str, version: str | None) -> dict[str, Any]:
+async def _ready(gateway: Gateway, name: str, version: str | None) -> dict[str, Any]:
     route = gateway.serving.table.resolve(name, version)
-    if not is_ready(route):
+    if not all(await gateway.do("is_open", name=name, version=version)):
         raise NotReady(f"Request for unknown model: '{name}' version {route.version} is not at ready state")
     return {"name": name, "ready": True}
 

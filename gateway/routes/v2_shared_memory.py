@@ -38,14 +38,15 @@ async def register(region: str, request: Request, gateway: Here) -> Response:
     key = body.get("key")
     if not isinstance(key, str):
         raise BadRequest("Unable to parse 'key': it must be a text, such as /my_shared_memory")
-    gateway.serving.regions.register(region, key, whole(body, "offset", 0), whole(body, "byte_size"))
+    offset, byte_size = whole(body, "offset", 0), whole(body, "byte_size")
+    await gateway.ask("register_region", name=region, key=key, offset=offset, byte_size=byte_size)
     return Response()
 
 
 @router.post("/systemsharedmemory/unregister", response_class=Response, responses=schemas.empty_answer())
 async def unregister_all(gateway: Here) -> Response:
     """Forget every region of system shared memory."""
-    gateway.serving.regions.unregister()
+    await gateway.do("unregister_region")
     return Response()
 
 
@@ -54,7 +55,7 @@ async def unregister_all(gateway: Here) -> Response:
 )
 async def unregister(region: str, gateway: Here) -> Response:
     """Forget one region; one that is not there is no error."""
-    gateway.serving.regions.unregister(region)
+    await gateway.do("unregister_region", name=region)
     return Response()
 
 
