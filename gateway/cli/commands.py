@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gateway.cli import asking, keys, registry, serving, upkeep
+from gateway.cli import asking, keys, registry, reporting, serving, upkeep
 from gateway.cli.output import failures
 
 
@@ -49,6 +49,7 @@ app.command("serve")(serving.serve)
 app.command("register")(registry.register)
 app.command("models")(registry.models)
 app.command("show")(registry.show)
+app.command("report")(reporting.report)
 app.command("predict")(asking.predict)
 app.command("compile")(registry.compile_again)
 app.command("jobs")(registry.jobs)

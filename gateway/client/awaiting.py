@@ -139,6 +139,14 @@ class AsyncClient(Connection):
         """One version: status, signature, and its variants with verdict, reason and evidence."""
         return await self._do(calls.version(name, version))
 
+    async def report(self, name: str, version: str) -> dict[str, Any]:
+        """The proof card of a version: everything tried, measured and chosen, and how to repeat it."""
+        return await self._do(calls.report(name, version))
+
+    async def report_page(self, name: str, version: str) -> str:
+        """The proof card as one self-contained HTML page."""
+        return await self._do(calls.report_page(name, version))
+
     async def route(self, name: str, *, rows: int = 1, version: str | None = None) -> dict[str, Any]:
         """Which variant would answer a batch of `rows`, and why."""
         return await self._do(calls.route(name, rows, version))

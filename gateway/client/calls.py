@@ -74,6 +74,15 @@ def version(name: str, number: str) -> Call[dict[str, Any]]:
     return Call("GET", _path("v1", "models", name, "versions", number), _json)
 
 
+def report(name: str, number: str) -> Call[dict[str, Any]]:
+    return Call("GET", _path("v1", "models", name, "versions", number, "report"), _json, {"format": "json"})
+
+
+def report_page(name: str, number: str) -> Call[str]:
+    path = _path("v1", "models", name, "versions", number, "report")
+    return Call("GET", path, lambda response: response.text, {"format": "html"})
+
+
 def route(name: str, rows: int, number: str | None) -> Call[dict[str, Any]]:
     return Call("GET", _path("v1", "models", name, "route"), _json, _params(rows=rows, version=number))
 

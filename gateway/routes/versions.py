@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from compilers.targets import available, entry, missing_packages
+from gateway import report
 from gateway.errors import BadRequest, Conflict, Draining
+from gateway.routes.accepting import wants_json
 from gateway.routes.views import reply, version_view
 from gateway.state import Gateway, Here
 from gateway.uploads import receive_upload
@@ -97,6 +99,30 @@ async def list_versions(name: str, gateway: Here) -> Response:
 async def get_version(name: str, version: str, gateway: Here) -> Response:
     """One version (a number or an alias): status, signature, and every variant with verdict, reason and evidence."""
     return reply(await asyncio.to_thread(_view, gateway, name, version))
+
+
+_CARD: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the proof card", "content": {"text/html": {}, "application/json": {}}}
+}
+
+
+@router.get("/{version}/report", responses=_CARD, response_class=Response)
+async def get_report(
+    name: str,
+    version: str,
+    gateway: Here,
+    accept: Annotated[str, Header(description="application/json: the card as JSON; anything else: a page")] = "",
+    form: Annotated[Literal["html", "json"] | None, Query(alias="format", description="wins over `Accept`")] = None,
+) -> Response:
+    """The proof card of a version: what was tried, what was measured, what was chosen and why, and how to repeat it.
+
+    One self-contained page without scripts, or the same facts as JSON. It may be asked for at any time: while the
+    version is still compiling it holds what is known so far, and says so.
+    """
+    card = await asyncio.to_thread(report.gather, gateway.store, name, version)
+    if form == "json" or (form is None and wants_json(accept)):
+        return reply(report.card_view(card), headers={"vary": "accept"})
+    return Response(await asyncio.to_thread(report.page, card), 200, report.HEADERS, media_type="text/html")
 
 
 @router.delete("/{version}")

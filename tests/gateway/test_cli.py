@@ -223,3 +223,15 @@ def test_the_command_starts_quickly_enough_to_be_pleasant() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_proof_card_goes_to_stdout_or_a_file(
+    gateway: RunningGateway, registered: dict[str, Any], tmp_path: Path
+) -> None:
+    assert "<!DOCTYPE html>" in asked(gateway, "report", "mlp").stdout
+    facts = json.loads(asked(gateway, "report", "mlp", "--version", "1", "--json").stdout)
+    assert (facts["name"], facts["complete"]) == ("mlp", True)
+    file = tmp_path / "card.html"
+    done = asked(gateway, "report", "mlp", "--out", str(file))
+    assert done.exit_code == 0 and "<title>mlp version 1" in file.read_text()
+    assert asked(gateway, "report", "nothing").exit_code == 3

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from fastapi.openapi.models import OpenAPI
 
+from gateway.routes.accepting import wants_json
 from tests.gateways import RunningGateway, wait_until_compiled
 from tests.zoo import mlp, npz, random_inputs
 
@@ -335,3 +336,39 @@ def test_a_deleted_version_is_gone_at_once(http: httpx.Client, gateway: RunningG
     again = http.post("/v1/models/brief/versions", content=mlp(seed=3).SerializeToString()).json()
     assert again["version"] == "2"  # numbers are never used twice
     http.delete("/v1/models/brief")
+
+
+def test_the_proof_card_is_a_page_for_people_and_json_for_programs(http: httpx.Client, digest: dict[str, Any]) -> None:
+    path = "/v1/models/small/versions/1/report"
+    browser = http.get(path, headers={"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"})
+    assert browser.headers["content-type"] == "text/html; charset=utf-8"
+    assert browser.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "small version 1" in browser.text and "Still compiling" not in browser.text
+    assert http.get(path).headers["content-type"] == "text/html; charset=utf-8"
+    asked = http.get(path, headers={"accept": "application/json"})
+    assert (asked.headers["content-type"], asked.headers["vary"]) == ("application/json", "accept")
+    facts = asked.json()
+    assert {variant["id"] for variant in facts["variants"]} == {variant["id"] for variant in digest["variants"]}
+    assert facts["complete"] is True and facts["samples"]["sha256"] and facts["chosen"][0]["rows"] == 1
+    assert http.get(path, params={"format": "json"}).json()["name"] == "small"
+    page = http.get(path, params={"format": "html"}, headers={"accept": "application/json"})
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert http.get(path, params={"format": "pdf"}).status_code == 400
+    assert http.get("/v1/models/small/versions/9/report").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("accept", "json_is_liked"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/json", True),
+        ("application/*", True),
+        ("text/html;q=0.2, application/json;q=0.9", True),
+        ("application/json;q=0.1, */*;q=0.5", False),
+        ("application/json;q=nonsense", False),
+        ("image/png", False),
+    ],
+)
+def test_what_a_client_would_rather_read(accept: str, json_is_liked: bool) -> None:
+    assert wants_json(accept) is json_is_liked
