@@ -1,7 +1,7 @@
 """One child process behind a SEQPACKET socket: started by a plain exec, heard through the event loop, missed at once.
 
-The loop watches the socket (messages) and the pidfd (death, seen within a millisecond). Messages that arrived before
-the death are delivered before it is told.
+The loop watches the socket (gateway/post.py) and the pidfd (death, seen within a millisecond). Messages that arrived
+before the death are delivered before it is told.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ import signal
 import socket
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from gateway.wire import MAX_MESSAGE
+from gateway.post import Post
 from model_store.sandbox import child_environment
 
 _SIGNALS = {
@@ -56,12 +55,9 @@ class RunnerProcess:
         on_death: Callable[[Death], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_message = on_message
         self._on_death = on_death
-        self._outbox: deque[bytes] = deque()
         self._killed_for = ""
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.setblocking(False)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *args, "--control", str(theirs.fileno())],
@@ -71,32 +67,14 @@ class RunnerProcess:
                 env=child_environment(),
                 start_new_session=True,  # a Ctrl-C at the terminal drains the gateway; it must not shoot its runners
             )
+        self._post = Post(ours, on_message)
+        self.send, self.receive_now = self._post.send, self._post.receive_now
         self._pidfd = os.pidfd_open(self._process.pid)
-        self._loop.add_reader(self._socket.fileno(), self._readable)
         self._loop.add_reader(self._pidfd, self._dead)
 
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    def send(self, message: bytes) -> None:
-        """Send now, or as soon as the socket takes it; messages keep their order."""
-        if not self._outbox:
-            try:
-                self._socket.send(message)
-                return
-            except BlockingIOError:
-                self._loop.add_writer(self._socket.fileno(), self._writable)
-            except ConnectionError:
-                return  # it is dead; the pidfd is about to say so
-        self._outbox.append(message)
-
-    def receive_now(self) -> bytes:
-        """The next message if it is there, else nothing. What it means for a closed socket the loop finds out."""
-        try:
-            return self._socket.recv(MAX_MESSAGE)
-        except (BlockingIOError, ConnectionError):
-            return b""
 
     def kill(self, why: str) -> None:
         """SIGKILL. `why`: hang, broken or exit."""
@@ -104,37 +82,11 @@ class RunnerProcess:
             self._killed_for = why
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def _readable(self) -> None:
-        try:
-            data = self._socket.recv(MAX_MESSAGE)
-        except (BlockingIOError, ConnectionError):
-            return
-        if data:
-            self._on_message(data)
-        else:
-            # Closed by the other end: the pidfd tells the rest. A socket at its end would be readable for ever.
-            self._loop.remove_reader(self._socket.fileno())
-
-    def _writable(self) -> None:
-        try:
-            while self._outbox:
-                self._socket.send(self._outbox[0])
-                self._outbox.popleft()
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            self._outbox.clear()
-        self._loop.remove_writer(self._socket.fileno())
-
     def _dead(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        self._loop.remove_reader(self._socket.fileno())
-        self._loop.remove_writer(self._socket.fileno())
-        while data := self.receive_now():
-            self._on_message(data)
+        self._post.end()
         code = self._process.wait()
         os.close(self._pidfd)
-        self._socket.close()
         self._on_death(_death(code, self._killed_for))
 
 
