@@ -5,9 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 CLIENTS := .venv-clients
 PERF   := .work/perf_analyzer
+PEERS  := fastapi litserve bentoml mlserver kserve pytriton rayserve
 PIP    := -m pip --quiet --disable-pip-version-check
 
-.PHONY: install clients demo test fuzz lint bench serve lock clean
+.PHONY: install clients demo test fuzz lint bench peers bench-peers serve lock clean
 
 install: $(STAMP)
 
@@ -53,6 +54,18 @@ lint: install        ## style, types, import directions, Dockerfile
 bench: install       ## ratios through HTTP against the bare session
 	$(BIN)/python -m benchmarks
 
+peers: $(PEERS:%=.venv-peers/%.tried)  ## other people's servers, each in an environment of its own
+
+# One that cannot be installed here is left out, and its log says why (the benchmark's table too).
+.venv-peers/%.tried: lock/peers/%.txt
+	rm -rf .venv-peers/$* && $(PYTHON) -m venv .venv-peers/$*
+	@if .venv-peers/$*/bin/python $(PIP) install --require-hashes -r lock/peers/$*.txt > .venv-peers/$*.log 2>&1; \
+	then touch .venv-peers/$*/.installed; else echo "$* could not be installed:"; tail -n 3 .venv-peers/$*.log; fi
+	@touch $@
+
+bench-peers: install peers  ## side by side with other people's servers: about 12 minutes on 2 cores
+	$(BIN)/python -m benchmarks.peers
+
 serve: install
 	$(BIN)/forgeway serve
 
@@ -63,7 +76,8 @@ lock:                ## resolve again (needs uv)
 	uv pip compile pyproject.toml --extra cpu --extra postgres --extra dev --python-version 3.11 --generate-hashes --no-emit-index-url -q -o lock/dev.txt
 	uv pip compile pyproject.toml --extra cpu --extra postgres --python-version 3.11 --generate-hashes --no-emit-index-url -q -o lock/cpu.txt
 	uv pip compile lock/clients.in --python-version 3.11 --generate-hashes --no-emit-index-url -q -o lock/clients.txt
+	for peer in $(PEERS); do uv pip compile lock/peers/$$peer.in --python-version 3.11 --generate-hashes --no-emit-index-url -q -o lock/peers/$$peer.txt; done
 	uv pip compile pyproject.toml --extra gpu --extra postgres --python-version 3.11 --generate-hashes --no-emit-index-url -q -o lock/gpu.txt
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) $(PERF) build *.egg-info forgeway-data
+	rm -rf $(VENV) $(CLIENTS) $(PERF) .venv-peers build *.egg-info forgeway-data

@@ -36,7 +36,7 @@ def test_no_room_is_called_after_nothing():
 
 
 def test_locks_carry_hashes_and_no_addresses():
-    for lock in (ROOT / "lock").glob("*.txt"):
+    for lock in (ROOT / "lock").rglob("*.txt"):
         text = lock.read_text()
-        assert "--hash=sha256:" in text
+        assert "--hash=sha256:" in text, lock.name
         assert not re.search(r"https?://|--index-url|--extra-index-url", text), lock.name
