@@ -17,6 +17,7 @@ from compilers.isolate import Done, Isolation, StepFailed
 from compilers.measure import wins
 from compilers.recipe import Recipe
 from compilers.stepkey import tool_versions
+from compilers.transforming import transform
 from compilers.walk import Subject
 from model_store.entities import (
     REFERENCE,
@@ -98,7 +99,7 @@ def compile_variant(subject: Subject, recipe: Recipe, isolation: Isolation) -> V
 
     artifact, agreement, parameters = None, None, version.parameters
     try:
-        transformed = isolation.run(walk.transform(subject, recipe), name)
+        transformed = transform(subject, recipe, isolation)
         parameters = transformed.result["parameters"]
 
         built = isolation.run(walk.build(subject, recipe, transformed.files["model.onnx"]), name)

@@ -43,7 +43,7 @@ def split(count: int) -> Split:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Inputs by name (first axis: see `_rows_of`), and integer labels by the output they belong to ("" = any)."""
+    """Inputs by name (first axis: see `rows_of`), and integer labels by the output they belong to ("" = any)."""
 
     signature: Signature
     arrays: Tensors
@@ -65,7 +65,7 @@ class Samples:
     @property
     def count(self) -> int:
         return min(
-            len(self.arrays[spec.name]) // _rows_of(spec, self.arrays[spec.name]) for spec in self.signature.inputs
+            len(self.arrays[spec.name]) // rows_of(spec, self.arrays[spec.name].ndim) for spec in self.signature.inputs
         )
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Tensors:
@@ -76,7 +76,7 @@ class Samples:
         """The samples at `indices`, still stacked as in the file: what calibrates a pass."""
         chosen = {}
         for spec in self.signature.inputs:
-            array, rows = self.arrays[spec.name], _rows_of(spec, self.arrays[spec.name])
+            array, rows = self.arrays[spec.name], rows_of(spec, self.arrays[spec.name].ndim)
             entries = (indices[:, None] * rows + np.arange(rows)).ravel()
             chosen[spec.name] = np.ascontiguousarray(array[entries])
         return chosen
@@ -108,9 +108,9 @@ def _as_input(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return texts
 
 
-def _rows_of(spec: TensorSpec, array: np.ndarray) -> int:
-    """How many entries of the array's first axis one sample takes: more than one only for a fixed batch."""
-    return spec.shape[0] if spec.shape and spec.shape[0] > 1 and array.ndim == len(spec.shape) else 1
+def rows_of(spec: TensorSpec, axes: int) -> int:
+    """How many entries of the first of an array's `axes` one sample takes: more than one only for a fixed batch."""
+    return spec.shape[0] if spec.shape and spec.shape[0] > 1 and axes == len(spec.shape) else 1
 
 
 def _take(array: np.ndarray, spec: TensorSpec, indices: np.ndarray) -> np.ndarray:
@@ -118,7 +118,7 @@ def _take(array: np.ndarray, spec: TensorSpec, indices: np.ndarray) -> np.ndarra
         if len(indices) != 1:
             raise ValueError(f"input {spec.name!r} has no axis for rows: one sample at a time")
         return np.ascontiguousarray(array[int(indices[0])]).reshape(array.shape[1:])
-    rows = _rows_of(spec, array)
+    rows = rows_of(spec, array.ndim)
     if rows == 1:
         return np.ascontiguousarray(array[indices])
     if len(indices) != 1:

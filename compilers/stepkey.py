@@ -26,6 +26,7 @@ TOOLS = (
 
 SOURCES: dict[str, tuple[str, ...]] = {
     "probe": ("steps", "probing", "synthetic", "samples", "compare", "targets/*"),
+    "calibrate": ("steps", "samples", "calibration/*", "passes/int8_static", "passes/kinds", "passes/shapes"),
     "transform": ("steps", "samples"),  # the digests of the passes' own sources are among the parameters
     "build": ("steps", "targets/*"),
     "outputs": ("steps", "feed", "samples", "synthetic", "recording", "targets/*"),
@@ -50,7 +51,7 @@ class Step:
             "inputs": self.inputs,
             "tools": tool_versions(),
             "sources": _sources(self.name),
-            "hardware": {} if self.name == "transform" else hardware.fingerprint(),
+            "hardware": {} if self.name in ("calibrate", "transform") else hardware.fingerprint(),
         }
         return hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()
 

@@ -23,7 +23,7 @@ from compilers.compare import Comparison, Mismatch
 from compilers.feed import Feed
 from compilers.gate import Bounds, Finding
 from compilers.recording import Recorder, Recording
-from compilers.samples import Samples, split
+from compilers.samples import Samples
 from compilers.targets import Session, TargetFailed, load_target
 from model_store.entities import Signature
 from model_store.expression import Expression, InvalidExpression
@@ -56,20 +56,39 @@ def probe(params: Params, inputs: Inputs) -> Answer:
     return Answer(result=msgspec.to_builtins(found))
 
 
+def calibrate(params: Params, inputs: Inputs) -> Answer:
+    """Gather what the calibration samples make the model's tensors hold: once, for every recipe that starts from it."""
+    import onnx
+    import onnx_ir as ir
+
+    from compilers.calibration.calibrate import calibrate as gather
+    from compilers.calibration.spool import spool
+    from compilers.passes.int8_static import usual_tensors
+    from compilers.passes.shapes import with_shapes
+
+    samples = spool(inputs["samples"], msgspec.convert(params["signature"], Signature), Path.cwd())
+    model = ir.from_proto(with_shapes(onnx.load(inputs["model"])))
+    path, tensors = Path("statistics.npz"), usual_tensors(model)
+    gather(model, samples, path, tensors=tensors, grams=params["grams"])
+    return Answer(result={"tensors": len(tensors)}, files={"statistics.npz": "statistics.npz"})
+
+
 def transform(params: Params, inputs: Inputs) -> Answer:
-    """Run a recipe's passes over the model; the calibration samples are all that they may see."""
+    """Run a recipe's passes over the model; calibration samples and their statistics are all that they may see."""
     import onnx
 
+    from compilers.calibration.spool import spool
+    from compilers.calibration.statistics import Statistics
     from compilers.passes import PassFailed, run_passes
     from compilers.recipe import PassSpec
 
     calibration = None
     if params["calibrated"]:
-        samples = Samples.load(inputs["samples"], msgspec.convert(params["signature"], Signature))
-        calibration = samples.select(split(samples.count).calibration)
+        calibration = spool(inputs["samples"], msgspec.convert(params["signature"], Signature), Path.cwd())
     specs = [PassSpec(name=spec["name"], params=spec["params"]) for spec in params["passes"]]
+    statistics = Statistics(inputs["statistics"]) if "statistics" in inputs else None
     try:
-        model = run_passes(onnx.load(inputs["model"]), specs, calibration)
+        model = run_passes(onnx.load(inputs["model"]), specs, calibration, statistics)
     except PassFailed as exc:
         raise Refused(str(exc)) from exc
     onnx.save(model, "model.onnx")
@@ -126,7 +145,7 @@ def measure(params: Params, inputs: Inputs) -> Answer:
 
 
 STEPS: dict[str, Callable[[Params, Inputs], Answer]] = {
-    step.__name__: step for step in (probe, transform, build, outputs, agree, measure)
+    step.__name__: step for step in (probe, calibrate, transform, build, outputs, agree, measure)
 }
 
 

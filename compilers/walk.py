@@ -6,6 +6,7 @@ would not recognise each other.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ import msgspec
 from compilers import hardware
 from compilers.accuracy import Until
 from compilers.gate import Bounds
-from compilers.passes import source_digest
-from compilers.recipe import Recipe
+from compilers.passes import CALIBRATED, OBSERVED, source_digest
+from compilers.recipe import PassSpec, Recipe
 from compilers.stepkey import Step
 from model_store.entities import Artifact, Digest, ModelVersion
 from model_store.policy import Policy
@@ -52,15 +53,45 @@ def probe(version: ModelVersion) -> Step:
     return Step("probe", params, _reference_files(version) | _samples(version))
 
 
-def transform(subject: Subject, recipe: Recipe) -> Step:
+def prepare(subject: Subject, recipe: Recipe) -> Step:
+    """The recipe up to where statistics are needed: equal beginnings are one step, whatever follows."""
+    return _passes(subject, recipe.passes[: _observed_from(recipe)], {"model": subject.version.model})
+
+
+def calibrate(subject: Subject, recipe: Recipe, prepared: Digest) -> Step:
+    """Statistics of the prepared model; with Gram matrices where the recipe rounds by them."""
+    grams = any(spec.params.get("rounding") == "gptq" for spec in recipe.passes)
+    params = {"grams": grams, "signature": _plain(subject.version.signature)}
+    return Step("calibrate", params, {"model": prepared} | _samples(subject.version))
+
+
+def transform(
+    subject: Subject, recipe: Recipe, prepared: Digest | None = None, statistics: Digest | None = None
+) -> Step:
+    """The recipe's passes over the uploaded model, or over the `prepared` one, those that were left."""
+    if prepared is None or statistics is None:
+        return _passes(subject, recipe.passes, {"model": subject.version.model})
+    return _passes(subject, recipe.passes[_observed_from(recipe) :], {"model": prepared, "statistics": statistics})
+
+
+def observes(recipe: Recipe) -> bool:
+    """One of its passes works from statistics."""
+    return _observed_from(recipe) < len(recipe.passes)
+
+
+def _observed_from(recipe: Recipe) -> int:
+    return next((at for at, spec in enumerate(recipe.passes) if spec.name in OBSERVED), len(recipe.passes))
+
+
+def _passes(subject: Subject, specs: Sequence[PassSpec], inputs: Mapping[str, Digest]) -> Step:
+    calibrated = any(spec.name in CALIBRATED for spec in specs)
     params = {
-        "passes": [{"name": spec.name, "params": dict(spec.params)} for spec in recipe.passes],
-        "pass_sources": [source_digest(spec.name) for spec in recipe.passes],  # recipes that begin alike share the step
-        "calibrated": recipe.calibrated,
+        "passes": [{"name": spec.name, "params": dict(spec.params)} for spec in specs],
+        "pass_sources": [source_digest(spec.name) for spec in specs],  # recipes that begin alike share the step
+        "calibrated": calibrated,
         "signature": _plain(subject.version.signature),
     }
-    samples = _samples(subject.version) if recipe.calibrated else {}
-    return Step("transform", params, {"model": subject.version.model} | samples)
+    return Step("transform", params, {**inputs, **(_samples(subject.version) if calibrated else {})})
 
 
 def build(subject: Subject, recipe: Recipe, model: Digest) -> Step:

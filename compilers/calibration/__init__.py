@@ -7,3 +7,25 @@ channel takes (SmoothQuant), the mean input of every weight (bias correction) an
 A name names a value: a pass that changes what a tensor holds must rename it, and then statistics by name stay true for
 everything that is made of the calibrated model.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+
+
+class Stacked(Protocol):
+    """Samples one after another along the first axis: an array, or rows in a file that are read when sliced."""
+
+    @property
+    def ndim(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
+Calibration = Mapping[str, Stacked]
+"""Samples by input name; first axis: sample (of a fixed batch: as many entries as the model takes at once a sample)."""

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from compilers.calibration import Calibration
 from compilers.calibration.collectors import GRAM_DEPTH, ProductCollector, TensorCollector
 from compilers.calibration.feeds import ROWS, feeds
 from compilers.calibration.observe import BUDGET_BYTES, Observed, chunks
 from compilers.calibration.products import Product, View, products
 from compilers.calibration.statistics import Statistics, Writer
-
-Calibration = Mapping[str, np.ndarray]
 
 
 def calibrate(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from compilers.passes import Calibration
+from compilers.calibration import Calibration, Stacked
 
 ROWS = 8
 """Samples of one run where the model takes any number: enough to use the cores, small enough for large activations."""
@@ -36,7 +36,7 @@ def feeds(model: ir.Model, calibration: Calibration, rows: int = ROWS) -> Iterat
 class _Stream:
     """One input's array. `entries` of its first axis make a sample; `whole`: one entry is the entire input."""
 
-    array: np.ndarray
+    array: Stacked
     entries: int
     whole: bool
     any_rows: bool
@@ -50,7 +50,7 @@ class _Stream:
         return np.ascontiguousarray(part[0]).reshape(part.shape[1:]) if self.whole else np.ascontiguousarray(part)
 
 
-def _stream(value: ir.Value, array: np.ndarray) -> _Stream:
+def _stream(value: ir.Value, array: Stacked) -> _Stream:
     whole = value.shape is not None and array.ndim > len(value.shape)
     first = value.shape[0] if value.shape and not whole else None
     fixed = first if isinstance(first, int) else None

@@ -11,11 +11,11 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from compilers.calibration import Calibration
 
 if TYPE_CHECKING:
     import onnx
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from compilers.calibration.statistics import Statistics
     from compilers.recipe import PassSpec
-
-Calibration = Mapping[str, np.ndarray]
-"""Arrays by input name; first axis: sample (of a fixed batch: as many entries as the model takes at once a sample)."""
 
 PASSES: dict[str, str] = {
     "clean-up": "compilers.passes.clean_up:CleanUp",

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from compilers.calibration import Calibration
 from compilers.calibration.feeds import feeds
-from compilers.passes import Calibration
 from compilers.passes.graph import attends, is_quantized, need, need_names, need_products, promise_quantized
 from compilers.telemetry import silence
 

@@ -15,11 +15,11 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from compilers.calibration import Calibration
 from compilers.calibration.calibrate import calibrated
 from compilers.calibration.products import products
 from compilers.calibration.ranges import CALIBRATORS, PERCENTILE
 from compilers.calibration.statistics import Statistics
-from compilers.passes import Calibration
 from compilers.passes.bias_correction import correct_bias
 from compilers.passes.graph import attends, is_quantized, need, need_names, need_products, promise_quantized
 from compilers.passes.grid import ROUNDINGS, Gridded, on_grid
@@ -78,7 +78,7 @@ class QuantizeStatic(ir.passes.FunctionalPass):
         silence()
         work = ir.from_proto(with_shapes(ir.to_proto(model)))
         common.LiftConstantsToInitializersPass(lift_all_constants=True)(work)
-        kinds = self._kinds(work)
+        kinds = self.kinds or _usual_kinds(work)
         wanted = touched(work, kinds, self.exclude)
         with calibrated(work, self.calibration, self.statistics, tensors=wanted, grams=self.rounding == "gptq") as seen:
             ranges = {name: self._range(seen, name) for name in wanted if name in seen.tensors}
@@ -88,11 +88,6 @@ class QuantizeStatic(ir.passes.FunctionalPass):
 
     def ensures(self, model: ir.Model) -> None:
         promise_quantized(model)
-
-    def _kinds(self, model: ir.Model) -> tuple[str, ...]:
-        from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
-
-        return self.kinds or (NEEDED if attends(model) else tuple(sorted({*QDQRegistry, *QLinearOpsRegistry})))
 
     def _range(self, seen: Statistics, name: str) -> tuple[float, float]:
         return CALIBRATORS[self.calibrator](seen.tensors[name], self.percentile)
@@ -153,10 +148,21 @@ class QuantizeStatic(ir.passes.FunctionalPass):
         return quantized
 
 
+def usual_tensors(model: ir.Model) -> set[str]:
+    """Tensors whose ranges this pass asks for when it is told nothing about kinds."""
+    return touched(model, _usual_kinds(model), ())
+
+
 def touched(model: ir.Model, kinds: Collection[str], exclude: Collection[str]) -> set[str]:
     """Tensors that go into or come out of a node that is to be quantized."""
     nodes = [node for node in model.graph if node.op_type in kinds and node.name not in exclude]
     return {str(value.name) for node in nodes for value in (*node.inputs, *node.outputs) if value is not None}
+
+
+def _usual_kinds(model: ir.Model) -> tuple[str, ...]:
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    return NEEDED if attends(model) else tuple(sorted({*QDQRegistry, *QLinearOpsRegistry}))
 
 
 def _overrides(gridded: Sequence[Gridded]) -> dict[str, list[dict[str, Any]]]:

@@ -14,10 +14,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from compilers.calibration import Calibration
 from compilers.calibration.calibrate import calibrated
 from compilers.calibration.products import Product, Rows, products
 from compilers.calibration.statistics import Statistics
-from compilers.passes import Calibration
 from compilers.passes.absorb import absorb
 from compilers.passes.constants import own_constant, unused_name
 from compilers.passes.graph import constant, is_quantized, need, need_products
