@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from gateway.batch import Answer, Item, part
+from gateway.blame import Part
 from gateway.errors import ModelFailed, RunnerDied
 from gateway.health import Subject
 from gateway.ranking import Choice
@@ -67,10 +68,11 @@ class Batch:
             return
         item.fail(ModelFailed(text))
 
-    def died(self, error: RunnerDied, guilty: bool) -> None:
+    def died(self, error: RunnerDied, part: Part) -> None:
         """The runner is gone. Bystanders go back to the queue; the suspects try once more, each alone, elsewhere."""
-        if guilty:
+        if part is Part.CULPRIT:
             self.owner.killed(self.choice, error.cause)
+        if part is not Part.BYSTANDER:
             for item in self.items:
                 item.attempts += 1
                 item.alone = True

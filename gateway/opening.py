@@ -25,10 +25,12 @@ log = logging.getLogger("forgeway.follow")
 
 
 class Key(NamedTuple):
-    """One opened thing: a variant as it was built at one time."""
+    """One opened thing: a variant as it was built at one time, and planned to run."""
 
     subject: Subject
     built: tuple[str, ...]
+    threads: int
+    instances: int
 
 
 class _Refusal(NamedTuple):
@@ -38,7 +40,9 @@ class _Refusal(NamedTuple):
 
 def key_of(variant: Variant) -> Key:
     files = variant.artifact.files if variant.artifact is not None else {}
-    return Key(Subject(variant.name, variant.version, variant.id), tuple(sorted(files.values())))
+    plan = variant.plan
+    setting = (plan.threads, plan.instances) if plan is not None else (0, 1)
+    return Key(Subject(variant.name, variant.version, variant.id), tuple(sorted(files.values())), *setting)
 
 
 class Openings:
@@ -98,15 +102,17 @@ class Openings:
     ) -> None:
         try:
             files = await asyncio.to_thread(self._store.artifact_paths, artifact)
+            threads, instances = self._setting(variant)
             session = self._runners.load(
                 variant.target,
                 key.subject,
                 files,
                 artifact.options,
                 signature,
-                self._threads(variant),
+                threads,
                 warm,
                 first=variant.id == REFERENCE,
+                instances=instances,
             )
             try:
                 await session.opened
@@ -131,7 +137,10 @@ class Openings:
         log.warning("%s cannot be opened: %s", " ".join(key.subject), text)
         self._refused[key] = _Refusal(text, time.monotonic() + TRY_AGAIN_S)
 
-    def _threads(self, variant: Variant) -> int:
+    def _setting(self, variant: Variant) -> tuple[int, int]:
+        """Threads and instances: the plan's, unless the operator says how many threads: then one batch has them all."""
         if self._settings.threads is not None:
-            return self._settings.threads
-        return variant.plan.threads if variant.plan is not None else len(os.sched_getaffinity(0))
+            return self._settings.threads, 1
+        if variant.plan is None:
+            return len(os.sched_getaffinity(0)), 1
+        return variant.plan.threads, variant.plan.instances

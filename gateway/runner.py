@@ -1,6 +1,6 @@
 """The parent's side of one runner process: open sessions in it, feed it batches, start it again when it dies.
 
-A dead runner costs the batch it was running; a batch that was only prefetched goes back to its queue untouched. A new
+A dead runner costs the batches it was running; one that was only prefetched goes back to its queue untouched. A new
 process starts at once, or after a growing pause when processes die before they are ready, and reopens the sessions,
 most recently used first.
 """
@@ -8,14 +8,18 @@ most recently used first.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from gateway import wire
 from gateway.batch import Item, fill
+from gateway.blame import SUSPECTED_NS, Part, parts
 from gateway.errors import RunnerDied
+from gateway.instances import together
 from gateway.lingering import Lingering
 from gateway.loading import Loading
 from gateway.restarts import Restarts
@@ -23,8 +27,8 @@ from gateway.runner_process import Death, RunnerProcess
 from gateway.session import Session
 from gateway.slots import SlotMemory
 
-SLOTS = 2
-"""One batch running, one prefetched: the runner never waits for the gateway between batches, and queues stay here."""
+MOST_INSTANCES = 16
+"""Most batches that run at once in one runner, whatever the cores: their slots take address space, no memory."""
 
 GRACE_S = 0.1
 PATIENCE = 10.0
@@ -46,7 +50,19 @@ class Work(Protocol):
 
     def failed(self, text: str) -> None: ...
 
-    def died(self, error: RunnerDied, guilty: bool) -> None: ...
+    def died(self, error: RunnerDied, part: Part) -> None: ...
+
+
+class Sent:
+    """A batch in the runner: where it lies, beside how many it may run, and since when it runs (0: it waits)."""
+
+    __slots__ = ("begun_ns", "instances", "slot", "work")
+
+    def __init__(self, slot: int, work: Work, instances: int) -> None:
+        self.slot = slot
+        self.work = work
+        self.instances = instances
+        self.begun_ns = 0
 
 
 class Runner:
@@ -63,14 +79,16 @@ class Runner:
         self.target = target
         self.ready = False
         self._restarts = Restarts(f"the runner of {target}")
-        self._memory = SlotMemory.create(SLOTS, slot_bytes)
+        self._slots = min(MOST_INSTANCES, len(os.sched_getaffinity(0))) + 1
+        self._memory = SlotMemory.create(self._slots, slot_bytes)
         self._on_free = on_free
         self._on_death = on_death
         self._loading = Loading(self._send, load_timeout_s)
-        self._free = list(range(SLOTS))
-        self._running: dict[int, tuple[int, Work]] = {}
-        """Batch number -> (slot, work), oldest first: the first one is running, the next one prefetched."""
-        self._head_ns = self._ran_until_ns = 0
+        self._free = list(range(self._slots))
+        self._sent: dict[int, Sent] = {}
+        """By batch number, oldest first: the first `_begun` run, at most one more is prefetched, so that the runner
+        never waits for the gateway between batches and queues stay here."""
+        self._begun = 0
         self._batches = 0
         self._lingering = Lingering()
         self._process: RunnerProcess | None = None
@@ -96,11 +114,11 @@ class Runner:
 
     @property
     def has_free_slot(self) -> bool:
-        return self.ready and bool(self._free)
+        return self.ready and self._begun == len(self._sent) and bool(self._free)
 
     @property
     def inflight(self) -> int:
-        return len(self._running)
+        return len(self._sent)
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -108,11 +126,11 @@ class Runner:
 
     def items(self) -> Iterator[Item]:
         """Every item in flight."""
-        return (item for _, work in self._running.values() for item in work.items)
+        return (item for sent in self._sent.values() for item in sent.work.items)
 
     def start(self) -> None:
         args = ["--target", self.target, "--memory", str(self._memory.fd)]
-        args += ["--slots", str(SLOTS), "--slot-bytes", str(self._memory.slot_bytes)]
+        args += ["--slots", str(self._slots), "--slot-bytes", str(self._memory.slot_bytes)]
         self._process = RunnerProcess("gateway.runner_main", args, [self._memory.fd], self._take, self._dead)
 
     def load(self, session: Session, first: bool = False) -> None:
@@ -133,18 +151,20 @@ class Runner:
         work.sent_ns = time.monotonic_ns()
         places, end = fill(self._memory.slots[slot], work.items)
         self._batches += 1
-        if not self._running:
-            self._head_ns = work.sent_ns
-        self._running[self._batches] = (slot, work)
+        session = work.session
+        # Whoever may have killed a runner is alone in its batch the next time, and has none beside it: that will tell.
+        instances = 1 if work.items[0].attempts else min(session.instances(work.sent_ns), self._slots - 1)
+        self._sent[self._batches] = Sent(slot, work, instances)
+        self._begin(work.sent_ns)
         self._memory.used(slot, end)
-        work.session.last_used = work.sent_ns
-        self._process.send(wire.pack_run(slot, work.session.load.session, self._batches, end, places))
+        session.last_used = work.sent_ns
+        self._process.send(wire.pack_run(slot, session.load.session, self._batches, end, places, instances))
 
     def linger(self) -> None:
         """Wait a moment, on the spot, for the one batch in flight, if it is worth it (gateway/lingering.py)."""
-        if self._process is None or not self._running:
+        if self._process is None or not self._sent:
             return
-        _, work = next(iter(self._running.values()))
+        work = next(iter(self._sent.values())).work
         if self._lingering.worth_it(work.session.expected_s(work.rows)) and (
             data := self._lingering.wait(self._process.receive_now)
         ):
@@ -153,10 +173,12 @@ class Runner:
     def sweep(self) -> None:
         """Kill a process whose batch, or whose opening of a session, is over its time. Called every few ms."""
         now = time.monotonic_ns()
-        if self._running:
-            _, work = next(iter(self._running.values()))
+        for sent in self._sent.values():
+            work = sent.work
             patience_s = PATIENCE * work.session.expected_s(work.rows) + GRACE_S
-            if now > max(work.deadline_ns + int(GRACE_S * 1e9), self._head_ns + int(patience_s * 1e9)):
+            if sent.begun_ns and now > max(
+                work.deadline_ns + int(GRACE_S * 1e9), sent.begun_ns + int(patience_s * 1e9)
+            ):
                 self._kill("hang")
         if self._loading.overdue:
             self._kill("hang")
@@ -206,24 +228,33 @@ class Runner:
         reach = max((place.offset + place.nbytes for place in done.places), default=0)
         if reach > self._memory.slot_bytes:
             raise wire.WireError(f"outputs end at {reach}, beyond the slot")
-        # A prefetched batch waits in its slot until the one before it has run: that is time in the queue, not of input.
-        ran_until_ns = self._ran_until_ns
         work = self._pop(done)
-        work.sent_ns = max(work.sent_ns, min(ran_until_ns, done.start_ns))
         self._memory.used(done.slot, reach)
         work.session.learn(work.rows, (done.end_ns - done.start_ns) / 1e9)
         work.done(done, self._memory.slots[done.slot])
 
     def _pop(self, message: wire.Done | wire.Failed) -> Work:
         """Take the batch out of flight. Its slot is refilled by the next dispatch, which comes after this callback."""
-        slot, work = self._running.get(message.batch, (-1, None))
-        if work is None or slot != message.slot:
+        sent = self._sent.get(message.batch)
+        if sent is None or sent.slot != message.slot:
             raise wire.WireError(f"no batch {message.batch} is in flight in slot {message.slot}")
-        del self._running[message.batch]
-        self._ran_until_ns = message.end_ns
-        self._free.append(slot)
-        self._head_ns = time.monotonic_ns()
-        return work
+        del self._sent[message.batch]
+        self._free.append(sent.slot)
+        self._begin(message.end_ns)
+        return sent.work
+
+    def _begin(self, since_ns: int) -> None:
+        """Note which batches run now; those that did not before run since `since_ns`.
+
+        A prefetched batch waits in its slot until one before it has run: that is time in the queue, not of input.
+        """
+        sent = self._sent.values()
+        self._begun = together([one.instances for one in sent]) if len(sent) > 1 else len(sent)
+        now = time.monotonic_ns()
+        for one in itertools.islice(sent, self._begun):
+            if not one.begun_ns:
+                one.begun_ns = now
+                one.work.sent_ns = max(one.work.sent_ns, since_ns)
 
     def _dead(self, death: Death) -> None:
         """Blame what it was doing, start another."""
@@ -239,10 +270,14 @@ class Runner:
         self._on_free()
 
     def _blame(self, death: Death) -> None:
-        """The session being opened is the suspect if there is one, else the oldest batch; the rest are bystanders."""
-        was_loading = self._loading.died(death.words)
-        running, self._running = list(self._running.values()), {}
-        self._free = list(range(SLOTS))
-        for position, (_, work) in enumerate(running):
+        """The session being opened is the suspect if there is one, else the batches that ran; the rest stood by."""
+        begun = 0 if self._loading.died(death.words) else self._begun
+        works = [sent.work for sent in self._sent.values()]
+        self._sent, self._begun, self._free = {}, 0, list(range(self._slots))
+        suspected_until_ns = time.monotonic_ns() + SUSPECTED_NS
+        told = parts([work.session.subject for work in works], begun)
+        for work, part in zip(works, told, strict=True):
+            if part is Part.SUSPECT and Part.CULPRIT not in told:
+                work.session.suspected_until_ns = suspected_until_ns
             error = RunnerDied(f"the process that ran {' '.join(work.session.subject)} {death.words}", death.cause)
-            work.died(error, guilty=position == 0 and not was_loading)
+            work.died(error, part)

@@ -57,12 +57,12 @@ class Runner:
                 taken = self._take()
             if taken is None:
                 return
-            channel, run, opened = taken
-            channel.control.send(self._run(channel, run, opened))
+            channel, run = taken
+            channel.control.send(self._run(channel, run))
             # Only now may the next one begin: the gateway blames a crash on the oldest batches it has no answer of.
-            self._gate.leave(opened.instances if opened is not None else 1)
+            self._gate.leave(run.instances)
 
-    def _take(self) -> tuple[Channel, wire.Run, Opened | None] | None:
+    def _take(self) -> tuple[Channel, wire.Run] | None:
         """The next batch, as soon as it may begin; what comes before it is seen to. None: the gateway has gone."""
         while True:
             channel, data = self._channels.next(self._gate.idle)
@@ -73,9 +73,8 @@ class Runner:
                 continue
             match wire.unpack(data):
                 case wire.Run() as run:
-                    opened = self._sessions.get(run.session)
-                    self._gate.enter(opened.instances if opened is not None else 1)
-                    return channel, run, opened
+                    self._gate.enter(run.instances)
+                    return channel, run
                 case wire.Load() as load:
                     self._chores.put((channel, load))
                 case wire.Unload(session=number):
@@ -86,11 +85,10 @@ class Runner:
                 case other:
                     raise wire.WireError(f"a {type(other).__name__} message is not for a runner")
 
-    def _run(self, channel: Channel, run: wire.Run, opened: Opened | None) -> bytes:
+    def _run(self, channel: Channel, run: wire.Run) -> bytes:
         start = end = time.monotonic_ns()
         try:
-            if opened is None:
-                raise KeyError(f"no session {run.session} is open")
+            opened = self._sessions[run.session]
             view = channel.memory.slots[run.slot]
             inputs = {opened.inputs[place.nth]: read_tensor(view, place) for place in run.places}
             start = time.monotonic_ns()

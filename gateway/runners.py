@@ -98,6 +98,7 @@ class Runners:
         threads: int,
         warm: tuple[int, ...] = (1,),
         first: bool = False,
+        instances: int = 1,
     ) -> Session:
         """Begin to open a variant; await `session.opened`. It opens again by itself in every new process."""
         load = wire.Load(
@@ -108,6 +109,7 @@ class Runners:
             inputs=tuple(map(_warm_input, signature.inputs)),
             outputs=tuple(map(_warm_input, signature.outputs)),
             warm=warm,
+            instances=instances,
         )
         session = Session(subject, load, target)
         self._of(target).load(session, first)

@@ -29,9 +29,15 @@ class Session:
         self.row_s: float | None = None
         """Seconds a row costs, as last seen (moving average)."""
         self.deaths_at_load = 0
+        self.suspected_until_ns = 0
+        """Until then it runs where nothing else does: it may have killed a runner (gateway/blame.py)."""
         self.lost: Callable[[], None] = _nothing
         """Called when an open session is given up: it cannot be opened again."""
         self.opened: asyncio.Future[wire.Loaded] = asyncio.get_running_loop().create_future()
+
+    def instances(self, now_ns: int) -> int:
+        """How many batches may run while one of it does."""
+        return 1 if now_ns < self.suspected_until_ns else self.load.instances
 
     def expected_s(self, rows: int) -> float:
         return UNKNOWN_RUN_S if self.row_s is None else self.row_s * max(1, rows)

@@ -21,7 +21,6 @@ class Opened:
 
     def __init__(self, session: Session, load: wire.Load) -> None:
         self.session = session
-        self.instances = load.instances
         self.inputs = [spec.name for spec in load.inputs]
         self.outputs = [(index, spec.name, spec.datatype) for index, spec in enumerate(load.outputs)]
 

@@ -4,7 +4,7 @@ The first byte is the kind. What happens per batch (RUN, DONE, FAILED) is fixed 
 a byte of anybody's object graph; what happens per session (LOAD, UNLOAD and their answers) is a kind byte and JSON.
 Tensors never travel here: a message says where in the slot they lie.
 
-    RUN     B kind  B slot  H tensors  I session  Q batch  Q where outputs may begin       then tensors
+    RUN     B kind  B slot  H tensors  I session  Q batch  Q where outputs may begin  B instances   then tensors
     DONE    B kind  B slot  H tensors  I session  Q batch  q run start  q run end (ns)     then tensors
     FAILED  the header of DONE, then the runtime's words in UTF-8
     tensor  H index in the signature  B datatype code  B rank  4 x  Q offset  Q bytes  q dimension * rank
@@ -34,7 +34,7 @@ ITEM_BYTES = dict(zip(DATATYPES, (1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2, 0), str
 """Bytes of one element; 0 for BYTES, whose elements are 4-byte length-prefixed (V2 binary form)."""
 
 _CODE = {name: code for code, name in enumerate(DATATYPES)}
-_RUN = struct.Struct("<BBHIQQ")
+_RUN = struct.Struct("<BBHIQQB")
 _DONE = struct.Struct("<BBHIQqq")
 _PLACE = struct.Struct("<HBBxxxxQQ")
 _DIMS = tuple(struct.Struct(f"<{rank}q") for rank in range(MAX_RANK + 1))
@@ -62,6 +62,8 @@ class Run(NamedTuple):
     free: int
     """Offset in the slot from which outputs may be written."""
     places: tuple[Place, ...]
+    instances: int = 1
+    """How many batches, itself included, may run while it runs (gateway/instances.py)."""
 
 
 class Done(NamedTuple):
@@ -152,8 +154,8 @@ Body = Load | Loaded | Refused | Unload | Unloaded | Ready
 Message = Run | Done | Failed | Body
 
 
-def pack_run(slot: int, session: int, batch: int, free: int, places: Sequence[Place]) -> bytes:
-    parts = [_RUN.pack(RUN, slot, len(places), session, batch, free)]
+def pack_run(slot: int, session: int, batch: int, free: int, places: Sequence[Place], instances: int = 1) -> bytes:
+    parts = [_RUN.pack(RUN, slot, len(places), session, batch, free, instances)]
     _pack_places(parts, places)
     return b"".join(parts)
 
@@ -183,8 +185,8 @@ def unpack(data: bytes) -> Message:
             _, slot, count, session, batch, start_ns, end_ns = _DONE.unpack_from(data)
             return Done(slot, session, batch, start_ns, end_ns, _unpack_places(data, _DONE.size, count))
         if kind == RUN:
-            _, slot, count, session, batch, free = _RUN.unpack_from(data)
-            return Run(slot, session, batch, free, _unpack_places(data, _RUN.size, count))
+            _, slot, count, session, batch, free, instances = _RUN.unpack_from(data)
+            return Run(slot, session, batch, free, _unpack_places(data, _RUN.size, count), instances)
         if kind == FAILED:
             _, slot, _, session, batch, start_ns, end_ns = _DONE.unpack_from(data)
             return Failed(slot, session, batch, start_ns, end_ns, data[_DONE.size :].decode("utf-8", "replace"))

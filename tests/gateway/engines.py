@@ -84,8 +84,12 @@ async def deploy(
     variants: Mapping[str, Mapping[int, float]] | None = None,
     max_rows: int = 64,
     files: Mapping[str, onnx.ModelProto] | None = None,
+    instances: int = 1,
 ) -> VersionRoute:
-    """Open `model` as version 1 of `name`, with the reference and the variants given by their speed-ups."""
+    """Open `model` as version 1 of `name`, with the reference and the variants given by their speed-ups.
+
+    Everything runs with one thread, `instances` batches at a time.
+    """
     signature = signature_of(model)
     all_variants, sessions = {}, {}
     for one, speedups in {REFERENCE: {}, **(variants or {})}.items():
@@ -93,8 +97,9 @@ async def deploy(
         onnx.save((files or {}).get(one, model), path)
         all_variants[one] = variant(name, one, speedups, max_rows=max_rows)
         sessions[one] = serving.runners.load(
-            "ort-cpu", Subject(name, "1", one), {"model.onnx": path}, {"precision": "f32"}, signature, 1
-        )
+            "ort-cpu", Subject(name, "1", one), {"model.onnx": path}, {"precision": "f32"}, signature, 1,
+            instances=instances,
+        )  # fmt: skip
     await asyncio.gather(*(session.opened for session in sessions.values()))
     buckets, ranked = rank(all_variants.values(), False)
     route = VersionRoute(name, "1", signature, all_variants, buckets, ranked).opened(sessions)

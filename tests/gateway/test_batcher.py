@@ -16,6 +16,7 @@ import pytest
 
 from gateway.batch import fill
 from gateway.batcher import MOST_OVERTAKINGS, Batcher
+from gateway.blame import Part
 from gateway.errors import ClientGone, DeadlineExceeded, GatewayError, ModelFailed, NotReady, QueueTimeout, RunnerDied
 from gateway.health import Health
 from gateway.ranking import VersionRoute, rank
@@ -63,9 +64,9 @@ class NumpyRunner:
         fate = self._fate(work)
         if fate == "died":
             bystanders, self._flying = self._flying, []
-            work.died(RunnerDied("it died", "segv"), guilty=True)
+            work.died(RunnerDied("it died", "segv"), Part.CULPRIT)
             for other, *_ in bystanders:
-                other.died(RunnerDied("it died", "segv"), guilty=False)
+                other.died(RunnerDied("it died", "segv"), Part.BYSTANDER)
         elif fate == "failed":
             work.failed("no")
         else:

@@ -14,6 +14,7 @@ import pytest
 from compilers.targets import load_target
 from gateway.errors import DeadlineExceeded, ModelFailed, NotReady, RunnerDied
 from gateway.health import Subject
+from gateway.serve import Result
 from gateway.session import LoadRefused
 from tests import zoo
 from tests.gateway.engines import ask, deploy, engine, outputs_of, signature_of, until
@@ -142,6 +143,95 @@ def test_the_reference_alone_is_tried_again_in_a_new_process(tmp_path):
             results = await asyncio.gather(*tasks)
             assert [result.answer.variant for result in results] == ["reference", "reference"]
             assert b'cause="segv"' in serving.metrics.render()
+
+    run(test())
+
+
+def overlap(one: Result, other: Result) -> bool:
+    return one.answer.start_ns < other.answer.end_ns and other.answer.start_ns < one.answer.end_ns
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_as_many_batches_run_at_once_as_the_session_has_instances(tmp_path, instances):
+    async def test():
+        async with engine() as serving:
+            await deploy(serving, "big", zoo.big(16), tmp_path, instances=instances)
+            inputs = [slow_inputs(200 + n) for n in range(5)]
+            alone = [outputs_of(await ask(serving, "big", one))["y"] for one in inputs]
+            runner, most = serving.runners.get("ort-cpu"), 0
+            tasks = [asyncio.create_task(ask(serving, "big", one)) for one in inputs]
+            while not all(task.done() for task in tasks):
+                most = max(most, runner.inflight)
+                await asyncio.sleep(0.001)
+            results = await asyncio.gather(*tasks)
+            for result, expected in zip(results, alone, strict=True):
+                np.testing.assert_allclose(outputs_of(result)["y"], expected, rtol=1e-5)
+            crowds = [sum(overlap(one, other) for other in results) for one in results]
+            assert max(crowds) >= instances if instances > 1 else max(crowds) == 1
+            for one in results:  # at no moment more than there are instances
+                assert sum(o.answer.start_ns <= one.answer.start_ns < o.answer.end_ns for o in results) <= instances
+            assert most == instances + 1
+
+    run(test())
+
+
+def test_a_session_of_one_instance_never_shares_the_runner_with_one_of_two(tmp_path):
+    async def test():
+        async with engine() as serving:
+            await deploy(serving, "pair", zoo.big(16), tmp_path, instances=2)
+            await deploy(serving, "lone", zoo.big(16), tmp_path, instances=1)
+            names = ["pair", "lone", "pair", "pair", "lone", "pair", "pair"]
+            results = await asyncio.gather(*(ask(serving, name, slow_inputs(150)) for name in names))
+            for name, result in zip(names, results, strict=True):
+                crowd = sum(overlap(result, other) for other in results)
+                assert crowd == 1 if name == "lone" else crowd >= 1
+            assert any(overlap(one, other) for one in results for other in results if one is not other)
+
+    run(test())
+
+
+def test_of_two_batches_that_ran_when_the_runner_died_each_is_tried_again_and_the_third_only_waited(tmp_path):
+    async def test():
+        async with engine() as serving:
+            await deploy(serving, "big", zoo.big(16), tmp_path, instances=2)
+            runner = serving.runners.get("ort-cpu")
+            os.kill(before := runner.pid, signal.SIGSTOP)  # so that the batches are surely under way
+            tasks = [asyncio.create_task(ask(serving, "big", slow_inputs(400))) for _ in range(4)]
+            await until(lambda: runner.inflight == 3)
+            os.kill(before, signal.SIGSEGV)
+            os.kill(before, signal.SIGCONT)
+            results = await asyncio.gather(*tasks)
+            assert serving.health.words(Subject("big", "1", "reference")).startswith("killed a runner")  # once
+            assert runner.restarts == 1
+            for one in results[:2]:  # whoever is tried again has nobody beside it
+                assert not any(overlap(one, other) for other in results if other is not one)
+
+    run(test())
+
+
+def test_two_models_that_fell_together_are_not_set_aside_until_one_falls_alone(tmp_path):
+    async def test():
+        async with engine() as serving:
+            for name in ("a", "b"):
+                await deploy(serving, name, zoo.big(16), tmp_path, instances=2)
+            runner = serving.runners.get("ort-cpu")
+
+            async def fall(*names: str) -> list[asyncio.Task[Result]]:
+                os.kill(before := runner.pid, signal.SIGSTOP)
+                tasks = [asyncio.create_task(ask(serving, name, slow_inputs(200))) for name in names]
+                await until(lambda: runner.inflight == len(names))
+                os.kill(before, signal.SIGKILL)
+                await until(lambda: runner.ready and runner.pid != before)
+                return tasks
+
+            first = await asyncio.gather(*await fall("a", "b"))
+            assert not overlap(*first)
+            for name in ("a", "b"):
+                assert serving.health.words(Subject(name, "1", "reference")) == "healthy"
+            again = await asyncio.gather(*await fall("a", "b"))
+            assert not overlap(*again)  # suspected: one at a time, so that this death could tell
+            assert serving.health.words(Subject("a", "1", "reference")).startswith("killed a runner")
+            assert serving.health.words(Subject("b", "1", "reference")) == "healthy"
 
     run(test())
 
@@ -288,6 +378,7 @@ def test_a_runner_dies_with_its_gateway(tmp_path):
 
     script = """
 import asyncio, os, signal
+from gateway.serve import Result
 from tests.gateway.engines import engine, until
 async def main():
     async with engine() as serving:

@@ -18,10 +18,10 @@ PLACES = st.lists(
 )
 
 
-@given(U8, U32, U64, U64, PLACES)
-def test_a_run_message_comes_back_as_it_was(slot, session, batch, free, places):
-    message = wire.unpack(wire.pack_run(slot, session, batch, free, places))
-    assert message == wire.Run(slot, session, batch, free, tuple(places))
+@given(U8, U32, U64, U64, PLACES, U8)
+def test_a_run_message_comes_back_as_it_was(slot, session, batch, free, places, instances):
+    message = wire.unpack(wire.pack_run(slot, session, batch, free, places, instances))
+    assert message == wire.Run(slot, session, batch, free, tuple(places), instances)
 
 
 @given(U8, U32, U64, I64, I64, PLACES)
