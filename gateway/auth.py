@@ -159,11 +159,10 @@ class Keyring:
 
     async def admit(self, method: str, path: str, host: str, origin: str | None, secret: str | None) -> ApiKey | None:
         """The key that allows the call; None when none is needed. Raises Unauthorized, Forbidden."""
-        refuse_foreign_origin(method, host, origin)
         if self.is_open:
-            if not self._named:
-                refuse_foreign_host(host)
+            self.guard(method, host, origin)
             return None
+        refuse_foreign_origin(method, host, origin)
         scopes = needed(method, path)
         if not scopes:
             return None
@@ -175,6 +174,12 @@ class Keyring:
         if not allows(key.scopes, scopes, path):
             raise Forbidden(f"API key {key.id} lacks the scope {_words(scopes)}; it has {_words(key.scopes)}")
         return key
+
+    def guard(self, method: str, host: str, origin: str | None) -> None:
+        """What an open gateway asks of a call. Raises Forbidden."""
+        refuse_foreign_origin(method, host, origin)
+        if not self._named:
+            refuse_foreign_host(host)
 
     async def _find(self, secret: str) -> ApiKey | None:
         digest = hashlib.sha256(secret.encode("utf-8", "replace")).digest()

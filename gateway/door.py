@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.auth import Keyring
 from gateway.errors import APPLICATION_JSON, GatewayError, error_body, status_of, text_of
+from gateway.heads import fields_of
 from gateway.logs import LOGGER, REQUEST_ID, event, new_request_id
 
 _QUIET = ("/v2/health/", "/metrics")
@@ -31,13 +33,13 @@ class Door:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        headers = dict(scope["headers"])
+        headers = fields_of(scope)
         method, path = scope["method"], scope["path"]
         hot = method == "POST" and path.endswith(("/infer", ":predict"))
         request_id = _request_id(headers.get(b"x-request-id"), hot)
         status, complete = 0, False
 
-        async def answer(message: Message) -> None:
+        def answer(message: Message) -> Awaitable[None]:
             nonlocal status, complete
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -45,11 +47,14 @@ class Door:
                     message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
             else:
                 complete = not message.get("more_body", False)
-            await send(message)
+            return send(message)
 
         key_id = None
         try:
-            key_id = await self._admit(method, path, headers)
+            if self._keyring.is_open:
+                self._keyring.guard(method, *_host_and_origin(headers))
+            else:
+                key_id = await self._admit(method, path, headers)
             await self._app(scope, receive, answer)
         except Exception as exc:
             if not isinstance(exc, GatewayError):
@@ -75,14 +80,8 @@ class Door:
 
     async def _admit(self, method: str, path: str, headers: dict[bytes, bytes]) -> str | None:
         """The id of the key that let the request in, if one was needed."""
-        origin = headers.get(b"origin")
-        key = await self._keyring.admit(
-            method,
-            path,
-            headers.get(b"host", b"").decode("latin-1"),
-            None if origin is None else origin.decode("latin-1"),
-            _secret(headers),
-        )
+        host, origin = _host_and_origin(headers)
+        key = await self._keyring.admit(method, path, host, origin, _secret(headers))
         return None if key is None else key.id
 
 
@@ -99,6 +98,11 @@ def _request_id(given: bytes | None, hot: bool) -> bytes | None:
     if given is not None and REQUEST_ID.fullmatch(given):
         return given
     return None if hot else new_request_id().encode()
+
+
+def _host_and_origin(headers: dict[bytes, bytes]) -> tuple[str, str | None]:
+    origin = headers.get(b"origin")
+    return headers.get(b"host", b"").decode("latin-1"), None if origin is None else origin.decode("latin-1")
 
 
 def _secret(headers: dict[bytes, bytes]) -> str | None:

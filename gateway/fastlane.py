@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from gateway.codec import compression, v1, v2_raw, v2_reply, v2_request
+from gateway.codec import compression, v1, v2_known, v2_raw, v2_reply, v2_request
 from gateway.errors import (
     APPLICATION_JSON,
     BadRequest,
@@ -24,13 +24,15 @@ from gateway.errors import (
     status_of,
     text_of,
 )
+from gateway.heads import fields_of
+from gateway.lines import Header, Lines
+from gateway.ranking import VersionRoute
 from gateway.serve import Call, Result, Serving, infer, observe, observe_failure
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Header = tuple[bytes, bytes]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OFF_LOOP_BYTES = 1 << 20
@@ -70,7 +72,7 @@ class FastLane:
             return
         received_ns = time.monotonic_ns()
         try:
-            reply = await self._protocols[lane.protocol](lane, dict(scope["headers"]), receive, received_ns)
+            reply = await self._protocols[lane.protocol](lane, fields_of(scope), receive, received_ns)
         except Exception as exc:
             observe_failure(self._serving, lane.model, lane.version, exc, received_ns)
             if isinstance(exc, ClientGone):
@@ -83,10 +85,16 @@ class FastLane:
 
     async def _v2(self, lane: Lane, headers: dict[bytes, bytes], receive: Receive, received_ns: int) -> Reply:
         body = await self._body(headers, receive)
-        route = self._serving.table.resolve(lane.model, lane.version)
+        serving = self._serving
+        route = serving.table.resolve(lane.model, lane.version)
         given = headers.get(b"inference-header-content-length")
         length = None if given is None else v2_request.check_header_length(given, len(body))
-        regions = self._serving.regions
+        batcher = serving.batchers.get((route.name, route.version))
+        if length and batcher is not None:
+            known = batcher.check.known.get(body[:length])
+            if known is not None and len(body) == length + known.nbytes:
+                return await self._v2_again(known, route, body, length, headers, receive, received_ns)
+        regions = serving.regions
         if length == 0:
             request = v2_raw.decode(body, route)
         elif (len(body) if length is None else length) > OFF_LOOP_BYTES:
@@ -99,20 +107,44 @@ class FastLane:
         call = Call(
             route, request.inputs, request.id, asked, pin, received_ns, time.monotonic_ns(), receive, request.priority
         )
-        result = await infer(self._serving, call)
+        result = await infer(serving, call)
+        if length and batcher is not None:
+            v2_known.learn(batcher.check, body, length, request)
         encoded = v2_reply.encode(request, result, regions)
-        if encoded.json_bytes is None:
-            fields = [(b"content-type", b"application/json")]
-        else:
-            fields = [
-                (b"content-type", b"application/octet-stream"),
-                (b"inference-header-content-length", b"%d" % encoded.json_bytes),
-            ]
+        fields = v2_known.reply_headers(encoded.json_bytes)
         chunks, nbytes = encoded.chunks, encoded.nbytes
         if nbytes >= compression.LEAST_BYTES and (accept := headers.get(b"accept-encoding")) is not None:
             chunks, nbytes = await _packed(chunks, nbytes, accept, fields)
         fields.append((b"content-length", b"%d" % nbytes))
         return self._answered(call, result, fields, chunks)
+
+    async def _v2_again(
+        self,
+        known: v2_known.Known,
+        route: VersionRoute,
+        body: bytes,
+        at: int,
+        headers: dict[bytes, bytes],
+        receive: Receive,
+        received_ns: int,
+    ) -> Reply:
+        """A request whose header, which ends at `at`, was found good before."""
+        plan = known.plan
+        call = Call(
+            route, (), "", plan.timeout_s or _timeout(headers), plan.variant or _pin(headers), received_ns,
+            time.monotonic_ns(), receive, plan.priority, known.checked(body, at),
+        )  # fmt: skip
+        result = await infer(self._serving, call)
+        frame = known.frame(result)
+        chunks = frame.around(result)
+        if frame.nbytes >= compression.LEAST_BYTES and (accept := headers.get(b"accept-encoding")) is not None:
+            fields = v2_known.reply_headers(frame.json_bytes)
+            chunks, nbytes = await _packed(chunks, frame.nbytes, accept, fields)
+            fields.append((b"content-length", b"%d" % nbytes))
+            return self._answered(call, result, fields, chunks)
+        timing = self._counted(call, result)
+        lines = Lines((*frame.headers, (b"server-timing", timing)), frame.wire + b"server-timing: %b\r\n" % timing)
+        return Reply(200, lines, chunks)
 
     async def _v1(self, lane: Lane, headers: dict[bytes, bytes], receive: Receive, received_ns: int) -> Reply:
         body = await self._body(headers, receive)
@@ -136,20 +168,21 @@ class FastLane:
         return self._answered(call, result, fields, chunks)
 
     def _answered(self, call: Call, result: Result, fields: list[Header], chunks: list[bytes | memoryview]) -> Reply:
-        answer = result.answer
-        fields.append((b"forgeway-variant", answer.variant.encode()))
-        ended_ns = time.monotonic_ns()
-        stages = (
+        fields.append((b"forgeway-variant", result.answer.variant.encode()))
+        fields.append((b"server-timing", self._counted(call, result)))
+        return Reply(200, fields, chunks)
+
+    def _counted(self, call: Call, result: Result) -> bytes:
+        """Write down that the request was answered; its `Server-Timing`."""
+        answer, ended_ns = result.answer, time.monotonic_ns()
+        observe(self._serving, call, result, ended_ns)
+        return b"decode;dur=%.3f, queue;dur=%.3f, input;dur=%.3f, infer;dur=%.3f, output;dur=%.3f" % (
             (call.decoded_ns - call.received_ns) / 1e6,
             (answer.sent_ns - answer.queued_ns) / 1e6,
             (answer.start_ns - answer.sent_ns) / 1e6,
             (answer.end_ns - answer.start_ns) / 1e6,
             (ended_ns - answer.end_ns) / 1e6,
         )
-        timing = b"decode;dur=%.3f, queue;dur=%.3f, input;dur=%.3f, infer;dur=%.3f, output;dur=%.3f" % stages
-        fields.append((b"server-timing", timing))
-        observe(self._serving, call, result, ended_ns)
-        return Reply(200, fields, chunks)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """The whole body, unpacked. Raises TooLarge, ClientGone. How long it may take is the server's business."""
@@ -157,24 +190,33 @@ class FastLane:
         length = headers.get(b"content-length")
         if length is not None and int(length) > limit:
             raise TooLarge(f"the body has {int(length)} bytes; the limit is {limit} (max_body_bytes)")
-        chunks, size, more = [], 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone("the client left before its body was complete")
-            chunk: bytes = message.get("body", b"")
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                raise TooLarge(f"the body has more than {limit} bytes (max_body_bytes)")
-            more = message.get("more_body", False)
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        if more or len(body) > limit or message["type"] == "http.disconnect":
+            body = await _rest(message, receive, limit)
         encoding = headers.get(b"content-encoding")
         if encoding is None:
             return body
         if len(body) > OFF_LOOP_PACKED_BYTES:
             return await asyncio.to_thread(compression.decompress, body, encoding, limit)
         return compression.decompress(body, encoding, limit)
+
+
+async def _rest(message: Message, receive: Receive, limit: int) -> bytes:
+    """A body that came in several messages, of which `message` is the first one."""
+    chunks, size = [], 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGone("the client left before its body was complete")
+        chunk = message.get("body", b"")
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(f"the body has more than {limit} bytes (max_body_bytes)")
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+        message = await receive()
 
 
 async def _packed(

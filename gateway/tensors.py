@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from gateway.errors import BadRequest
-from gateway.wire import ITEM_BYTES
+from gateway.wire import ITEM_BYTES, WireError
 from model_store.entities import Signature, TensorSpec
 
 _KNOWN_LAYOUTS = 1024
@@ -53,6 +53,9 @@ class InputCheck:
     """Checks requests against one signature; built once per version."""
 
     def __init__(self, name: str, signature: Signature) -> None:
+        self.signature = signature
+        self.known: dict[bytes, Any] = {}
+        """What protocols remember of requests that passed (gateway/codec/v2_known.py)."""
         self._name = name
         self._specs = {spec.name: (nth, spec) for nth, spec in enumerate(signature.inputs)}
         self._batched = signature.has_batch_axis
@@ -163,6 +166,20 @@ def text_ends(data: bytes | memoryview) -> list[int]:
             break
         ends.append(at)
     return ends
+
+
+def row_ends(datatype: str, data: bytes | memoryview, rows: int) -> Sequence[int]:
+    """Where each of the `rows` rows of a tensor ends. Raises WireError for texts that are not that many rows."""
+    if datatype != "BYTES":
+        size = len(data) // rows
+        return range(size, size * rows + 1, size) if size else [0] * rows
+    ends = text_ends(data)
+    per_row = len(ends) // rows
+    if per_row == 0:
+        return [0] * rows
+    if len(ends) != per_row * rows:
+        raise WireError(f"{len(ends)} strings are not {rows} rows")
+    return ends[per_row - 1 :: per_row]
 
 
 def _dims(shape: Sequence[int]) -> str:

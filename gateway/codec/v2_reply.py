@@ -11,6 +11,7 @@ from functools import lru_cache
 import msgspec
 import orjson
 
+from gateway.batch import Answer
 from gateway.classification import classify, refuse_unclassifiable
 from gateway.codec.v2_request import Asked, Place, Request
 from gateway.codec.values import refuse_half, to_json
@@ -65,6 +66,15 @@ def encode(request: Request, result: Result, regions: Regions) -> Body:
     if nbytes < JOIN_BELOW:
         return Body([b"".join((text, *tensors))], nbytes, len(text))
     return Body([text, *tensors], nbytes, len(text))
+
+
+def binary_text(route: VersionRoute, answer: Answer, wanted: Sequence[int]) -> bytes:
+    """The JSON of an answer without id whose `wanted` outputs all follow it as binary."""
+    specs, heads = route.signature.outputs, []
+    for nth in wanted:
+        tensor = answer.outputs[nth]
+        heads.append(_binary_head(specs[nth].name, tensor.datatype, tensor.shape, len(tensor.data)))
+    return b"".join((b"{", _model_head(route.name, route.version, answer.variant), b",".join(heads), b"]}"))
 
 
 def check_outputs(request: Request, route: VersionRoute, regions: Regions) -> None:

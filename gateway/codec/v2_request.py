@@ -116,9 +116,7 @@ def decode(body: bytes, header_length: int | None, model: str, regions: Regions)
     Raises BadRequest, and NotFound for regions nobody registered.
     """
     at = len(body) if header_length is None else header_length
-    # A client sends the same header again and again when its tensors lie elsewhere: then it is read once.
-    again = at <= _KNOWN_BELOW and (at < len(body) or b'"data"' not in body)
-    plan = _known_plan(body[:at]) if again else _plan(body[:at])
+    plan = plan_of(body, at)
     data = memoryview(body)
     inputs = []
     for given, size in plan.inputs:
@@ -136,6 +134,13 @@ def decode(body: bytes, header_length: int | None, model: str, regions: Regions)
     if at != len(body):
         raise BadRequest(f"unexpected additional input data for model '{model}': {len(body) - at} bytes")
     return Request(plan.id, inputs, plan.outputs, plan.binary, plan.timeout_s, plan.variant, plan.priority)
+
+
+def plan_of(body: bytes, at: int) -> Plan:
+    """What the header says, which is the first `at` bytes. Raises BadRequest."""
+    # A client sends the same header again and again when its tensors lie elsewhere: then it is read once.
+    again = at <= _KNOWN_BELOW and (at < len(body) or b'"data"' not in body)
+    return _known_plan(body[:at]) if again else _plan(body[:at])
 
 
 def check_header_length(value: bytes, body_bytes: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from gateway.server import BoundedProtocol
+from gateway.connection import Connection
 
 SIZED = [(b"content-type", b"text/plain"), (b"content-length", b"6"), (b"x-mine", b"1")]
 
@@ -41,7 +41,7 @@ async def exchange(*requests: bytes) -> list[bytes]:
     config.load()
     state = ServerState()
     server = await loop.create_server(
-        lambda: BoundedProtocol(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        lambda: Connection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
     )
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     pieces = []
