@@ -4,7 +4,8 @@ It inherits two file descriptors, which make its first channel (gateway/channel.
 of its slots. Messages are taken in order, by one thread at a time; a thread that took a batch runs it, and where a plan
 has several instances another one takes the next (gateway/instances.py). No batch is ever handed from thread to thread.
 One more thread opens and warms sessions, so that serving goes on while a new variant loads. The runner ends when its
-gateway does (first socket closed, or PDEATHSIG).
+gateway does (first socket closed, or PDEATHSIG). Further channels are those of gateway processes beside it: they come
+and go, and share its sessions (gateway/sharing.py).
 
 Only numpy and one target are imported here: this is the only kind of process that holds a native runtime for serving,
 and it can reach no network (model_store.sandbox).
@@ -25,6 +26,7 @@ from compilers.targets import Target, load_target
 from gateway import wire
 from gateway.channel import Channel, Channels
 from gateway.instances import Crew, Gate
+from gateway.sharing import Shared
 from gateway.slot_tensors import read_tensor, write_tensors
 from gateway.slots import SlotMemory
 from gateway.warming import Opened, open_variant, words
@@ -34,21 +36,24 @@ from model_store.sandbox import Limits, confine
 class Runner:
     """Takes messages until its first channel closes."""
 
-    def __init__(self, target: Target, first: Channel) -> None:
+    def __init__(self, target: Target, first: Channel, door: socket.socket | None = None) -> None:
         self._target = target
         self._first = first
-        self._channels = Channels(first)
+        self._channels = Channels(first, door, self._greet)
         self._turn = threading.Lock()
         self._gate = Gate()
         self._crew = Crew(self._work)
-        self._sessions: dict[int, Opened] = {}
+        self._shared = Shared()
         self._chores: queue.SimpleQueue[tuple[Channel, wire.Load] | Opened | None] = queue.SimpleQueue()
 
     def serve(self) -> None:
         loader = threading.Thread(target=self._do_chores, daemon=True, name="loader")
         loader.start()
-        self._first.send(wire.pack_body(wire.Ready(os.getpid())))
+        self._greet(self._first)
         self._work()
+
+    def _greet(self, channel: Channel) -> None:
+        channel.send(wire.pack_body(wire.Ready(os.getpid())))
 
     def _work(self) -> None:
         """What every thread of the crew does: wait for its turn, take a batch, let the next one wait, run it."""
@@ -58,7 +63,7 @@ class Runner:
             if taken is None:
                 return
             channel, run = taken
-            channel.control.send(self._run(channel, run))
+            channel.send(self._run(channel, run))
             # Only now may the next one begin: the gateway blames a crash on the oldest batches it has no answer of.
             self._gate.leave(run.instances)
 
@@ -69,7 +74,7 @@ class Runner:
             if not data:
                 if channel is self._first:
                     return None
-                self._channels.remove(channel)
+                self._part_with(channel)
                 continue
             match wire.unpack(data):
                 case wire.Run() as run:
@@ -80,15 +85,23 @@ class Runner:
                 case wire.Unload(session=number):
                     # Messages come in order, so every batch of this session has begun: now it also has ended.
                     self._gate.wait_idle()
-                    self._chores.put(self._sessions.pop(number, None))
+                    self._chores.put(self._shared.release(channel, number))
                     channel.send(wire.pack_body(wire.Unloaded(number)))
                 case other:
                     raise wire.WireError(f"a {type(other).__name__} message is not for a runner")
 
+    def _part_with(self, channel: Channel) -> None:
+        """A gateway process has gone: nobody waits for what it asked for."""
+        self._gate.wait_idle()
+        for opened in self._shared.leave(channel):
+            self._chores.put(opened)
+        self._channels.remove(channel)
+
     def _run(self, channel: Channel, run: wire.Run) -> bytes:
-        start = end = time.monotonic_ns()
+        marks = channel.memory.marks
+        start = end = marks[run.slot] = time.monotonic_ns()
         try:
-            opened = self._sessions[run.session]
+            opened = channel.sessions[run.session]
             view = channel.memory.slots[run.slot]
             inputs = {opened.inputs[place.nth]: read_tensor(view, place) for place in run.places}
             start = time.monotonic_ns()
@@ -98,25 +111,30 @@ class Runner:
             return wire.pack_done(run.slot, run.session, run.batch, start, end, places)
         except Exception as exc:  # an exception is an answer, too: only what kills the process may cost more than it
             return wire.pack_failed(run.slot, run.session, run.batch, start, time.monotonic_ns(), words(exc))
+        finally:
+            marks[run.slot] = -marks[run.slot]
 
     def _do_chores(self) -> None:
         while True:
             match self._chores.get():
                 case (Channel() as channel, wire.Load() as load):
-                    channel.send(wire.pack_body(self._open(load)))
+                    channel.send(wire.pack_body(self._open(channel, load)))
                 case Opened() as opened:
                     opened.session.close()
                     del opened
                     give_back_free_blocks()
 
-    def _open(self, load: wire.Load) -> wire.Loaded | wire.Refused:
+    def _open(self, channel: Channel, load: wire.Load) -> wire.Loaded | wire.Refused:
+        if (joined := self._shared.join(channel, load)) is not None:
+            return joined
         started = time.monotonic()
         try:
             opened, run_s, note = open_variant(self._target, load)
         except Exception as exc:  # whatever a runtime raises here must reach the gateway as words, not end the runner
             return wire.Refused(load.session, words(exc))
         self._crew.grow(load.instances)
-        self._sessions[load.session] = opened
+        if not self._shared.add(channel, load, opened, run_s):
+            opened.session.close()
         return wire.Loaded(load.session, time.monotonic() - started, run_s, note)
 
 
@@ -127,13 +145,15 @@ def main() -> None:
     parser.add_argument("--memory", type=int, required=True, help="file descriptor of the slots")
     parser.add_argument("--slots", type=int, required=True)
     parser.add_argument("--slot-bytes", type=int, required=True)
+    parser.add_argument("--door", type=int, help="file descriptor through which further channels are handed over")
     args = parser.parse_args()
     # It writes no file and starts no process. Its memory is bounded from outside (a cgroup): runtimes reserve far more
     # address space than they use.
     unlimited = resource.RLIM_INFINITY
     confine(Limits(memory_bytes=unlimited, file_bytes=unlimited, nice=0, processes=0, writable=()))
-    control = socket.socket(fileno=args.control)
-    Runner(load_target(args.target), Channel(control, SlotMemory(args.memory, args.slots, args.slot_bytes))).serve()
+    first = Channel(socket.socket(fileno=args.control), SlotMemory(args.memory, args.slots, args.slot_bytes))
+    door = None if args.door is None else socket.socket(fileno=args.door)
+    Runner(load_target(args.target), first, door).serve()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ is left behind after `kill -9`. Slots are sparse: a page costs memory only once 
 an unusually large batch needed are given back (`SlotMemory.trim`).
 
 The memfd is sealed against resizing: a runner that shrank it would otherwise kill the gateway with SIGBUS.
+
+Behind the slots lies a page of marks, one 64-bit word a slot: since when its batch runs (monotonic ns; negative: it has
+run; 0: it waits). The runner writes them, and they outlive it: what it was doing when it died is known, not guessed.
 """
 
 from __future__ import annotations
@@ -12,11 +15,13 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import struct
 
 ALIGNMENT = 64
 """Tensors begin at multiples of a cache line, which also satisfies every vector load."""
 
 _KEEP_BYTES = 1 << 20
+_MARKS_BYTES = mmap.PAGESIZE
 
 
 class SlotMemory:
@@ -26,9 +31,10 @@ class SlotMemory:
         self.fd = fd
         self.count = count
         self.slot_bytes = slot_bytes
-        self._map = mmap.mmap(fd, count * slot_bytes)
+        self._map = mmap.mmap(fd, count * slot_bytes + _MARKS_BYTES)
         whole = memoryview(self._map)
         self.slots = [whole[i * slot_bytes : (i + 1) * slot_bytes] for i in range(count)]
+        self.marks = whole[count * slot_bytes :].cast("q")
         whole.release()
         self._touched = [0] * count
         self._recent = [0] * count
@@ -39,7 +45,7 @@ class SlotMemory:
         """New sealed shared memory. `slot_bytes` is rounded up to whole pages."""
         slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         fd = os.memfd_create("forgeway-slots", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, count * slot_bytes)
+        os.ftruncate(fd, count * slot_bytes + _MARKS_BYTES)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         return cls(fd, count, slot_bytes)
 
@@ -70,10 +76,16 @@ class SlotMemory:
         return given
 
     def close(self) -> None:
-        for view in self.slots:
+        for view in (*self.slots, self.marks):
             view.release()
         self._map.close()
         os.close(self.fd)
+
+
+def begun_in(fd: int, count: int, slot_bytes: int) -> bool:
+    """Whether the marks behind `count` slots say that a batch runs, or ran when the runner died."""
+    marks = os.pread(fd, 8 * count, count * slot_bytes)
+    return any(mark > 0 for mark in struct.unpack(f"{count}q", marks))
 
 
 def aligned(offset: int, alignment: int = ALIGNMENT) -> int:
