@@ -6,12 +6,14 @@ Reads top to bottom as it happens; everything dangerous happens in the children 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from compilers import gate, hardware, walk, words
+from compilers import gate, hardware, proof, walk, words
 from compilers.gate import Finding
 from compilers.isolate import Done, Isolation, StepFailed
 from compilers.measure import wins
@@ -42,6 +44,8 @@ class Rejected:
     artifact: Artifact | None = None
     agreement: Agreement | None = None
     parameters: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of its Evidence (see compilers.proof)."""
 
 
 def publish_reference(version: ModelVersion, isolation: Isolation) -> Variant:
@@ -87,6 +91,8 @@ def subject_of(version: ModelVersion, policy: Policy, target: str, isolation: Is
         max_rows=probed.result["max_rows"],
         guess=probed.result["guess"],
         threads=hardware.usable_cores(),
+        sizes=probed.result["shapes"],
+        samples=probed.result["samples"],
     )
 
 
@@ -98,25 +104,29 @@ def compile_variant(subject: Subject, recipe: Recipe, isolation: Isolation) -> V
         return Rejected(Verdict.INCONCLUSIVE, words.NO_SAMPLES_TO_CALIBRATE)
 
     artifact, agreement, parameters = None, None, version.parameters
+    facts: dict[str, Any] = {"calibration": proof.calibration(subject, recipe)}
     try:
         transformed = transform(subject, recipe, isolation)
         parameters = transformed.result["parameters"]
 
         built = isolation.run(walk.build(subject, recipe, transformed.files["model.onnx"]), name)
         artifact = _artifact(isolation, built)
+        facts |= proof.arithmetic(transformed.result, artifact.options)
 
         expected = isolation.run(walk.reference_outputs(subject), REFERENCE)
         bounds = gate.bounds_for(recipe.precision, subject.policy.gate, lossless=recipe.lossless)
         agreed = isolation.run(walk.agree(subject, artifact, expected.files["outputs.npz"], bounds), name)
         agreement = msgspec.convert(agreed.result["agreement"], Agreement)
         judgement = _judge(subject, recipe, agreement, bounds)
+        facts["gate"] = proof.asked(bounds, agreement) if _proves(subject, recipe) else {}
         if judgement.finding is Finding.FAILED:
             raise StepFailed(judgement.reason)
 
         measured = isolation.run(walk.measure(subject, artifact), name)
         timings = msgspec.convert(measured.result["timings"], tuple[Timing, ...])
     except StepFailed as exc:
-        return Rejected(Verdict.REJECTED, str(exc), _with_script(isolation, name, artifact), agreement, parameters)
+        script = _with_script(isolation, name, artifact)
+        return Rejected(Verdict.REJECTED, str(exc), script, agreement, parameters, facts)
 
     verdict = _verdict(judgement.finding, timings)
     return _variant(
@@ -133,6 +143,7 @@ def compile_variant(subject: Subject, recipe: Recipe, isolation: Isolation) -> V
             hardware=hardware.fingerprint(),
             versions=tool_versions(),
             peak_memory_bytes=measured.result["variant_memory_bytes"],
+            **facts,
         ),
         parameters=parameters,
     )
@@ -140,7 +151,8 @@ def compile_variant(subject: Subject, recipe: Recipe, isolation: Isolation) -> V
 
 def rejected_variant(subject: Subject, recipe: Recipe, rejected: Rejected) -> Variant:
     """The same as a row of the catalog: what was tried stays visible, with its reason."""
-    evidence = Evidence(rejected.agreement, (), hardware.fingerprint(), tool_versions()) if rejected.artifact else None
+    measured = Evidence(rejected.agreement, (), hardware.fingerprint(), tool_versions())
+    evidence = replace(measured, **rejected.facts) if rejected.artifact else None
     return _variant(
         subject,
         recipe,

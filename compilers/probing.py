@@ -35,12 +35,17 @@ class Unrunnable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """`guess`: the rung of synthetic.LADDER that ran (0 when samples did). `times_s`: single rows, in order."""
+    """`guess`: the rung of synthetic.LADDER that ran (0 when samples did). `times_s`: single rows, in order.
+
+    `shapes`: what one row looks like, by input. `samples`: how many there are.
+    """
 
     max_rows: int
     guess: int
     noise_sqnr_db: float
     times_s: tuple[float, ...]
+    shapes: dict[str, tuple[int, ...]]
+    samples: int
 
 
 def probe(session: Session, signature: Signature, samples: Samples | None) -> Probed:
@@ -60,6 +65,8 @@ def probe(session: Session, signature: Signature, samples: Samples | None) -> Pr
         guess=guess,
         noise_sqnr_db=_agreement_db(alone[0], again, rowwise=False),
         times_s=tuple(single.times_s),
+        shapes={name: tuple(array.shape) for name, array in draw([0]).items()},
+        samples=0 if samples is None else samples.count,
     )
 
 

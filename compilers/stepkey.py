@@ -27,7 +27,7 @@ TOOLS = (
 SOURCES: dict[str, tuple[str, ...]] = {
     "probe": ("steps", "probing", "synthetic", "samples", "compare", "targets/*"),
     "calibrate": ("steps", "samples", "calibration/*", "passes/int8_static", "passes/kinds", "passes/shapes"),
-    "transform": ("steps", "samples"),  # the digests of the passes' own sources are among the parameters
+    "transform": ("steps", "samples", "anatomy", "tensor_shapes"),  # the passes' own sources are among the parameters
     "build": ("steps", "targets/*"),
     "outputs": ("steps", "feed", "samples", "synthetic", "recording", "targets/*"),
     "agree": ("steps", "feed", "samples", "synthetic", "recording", "compare", "accuracy", "intervals", "targets/*"),

@@ -77,6 +77,7 @@ def transform(params: Params, inputs: Inputs) -> Answer:
     """Run a recipe's passes over the model; calibration samples and their statistics are all that they may see."""
     import onnx
 
+    from compilers.anatomy import anatomy
     from compilers.calibration.spool import spool
     from compilers.calibration.statistics import Statistics
     from compilers.passes import PassFailed, run_passes
@@ -92,7 +93,9 @@ def transform(params: Params, inputs: Inputs) -> Answer:
     except PassFailed as exc:
         raise Refused(str(exc)) from exc
     onnx.save(model, "model.onnx")
-    return Answer(result=measure_graph(model), files={"model.onnx": "model.onnx"})
+    macs, shares = anatomy(model, params["sizes"])
+    result = measure_graph(model) | {"macs": macs, "precision_share": shares}
+    return Answer(result=result, files={"model.onnx": "model.onnx"})
 
 
 def build(params: Params, inputs: Inputs) -> Answer:

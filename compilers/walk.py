@@ -7,7 +7,7 @@ would not recognise each other.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -43,6 +43,9 @@ class Subject:
     max_rows: int
     guess: int
     threads: int
+    sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Input -> its shape for one row."""
+    samples: int = 0
 
     def variant_id(self, recipe: Recipe) -> str:
         return f"{self.target}.{recipe.name}"
@@ -90,6 +93,7 @@ def _passes(subject: Subject, specs: Sequence[PassSpec], inputs: Mapping[str, Di
         "pass_sources": [source_digest(spec.name) for spec in specs],  # recipes that begin alike share the step
         "calibrated": calibrated,
         "signature": _plain(subject.version.signature),
+        "sizes": {name: list(shape) for name, shape in subject.sizes.items()},
     }
     return Step("transform", params, {**inputs, **(_samples(subject.version) if calibrated else {})})
 

@@ -17,12 +17,19 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
     if any(node.domain not in ("", "ai.onnx") for node in model.graph.node):
-        from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
-
-        model = SymbolicShapeInference.infer_shapes(model, auto_merge=True)
+        model = symbolic(model)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     add_pre_process_metadata(model)
     return model
+
+
+def symbolic(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its tensors typed by ONNX Runtime's inference, which follows shapes through computed values and
+    knows its own operators. Raises anything on an operator that it does not know."""
+    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+    inferred: onnx.ModelProto = SymbolicShapeInference.infer_shapes(model, auto_merge=True)
+    return inferred
 
 
 def _forget_weights(model: onnx.ModelProto) -> None:

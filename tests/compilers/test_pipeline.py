@@ -58,8 +58,17 @@ def test_a_model_becomes_variants_with_a_verdict_evidence_and_reason(shared):
             assert variant.verdict is (Verdict.SERVING if won else Verdict.ELIGIBLE)
             assert "70 samples" in variant.reason
             assert "at 1 row" in variant.reason
+            assert variant.evidence.macs == 256 * 512 + 512 * 10
+            assert variant.evidence.gate["sqnr_db"] == (60.0 if variant.recipe == "graph-opt" else 20.0)
     assert found["ort-cpu.graph-opt"].evidence.agreement.sqnr_db > 100
     assert 20 < found["ort-cpu.int8-static"].evidence.agreement.sqnr_db < 60
+    assert found["ort-cpu.graph-opt"].evidence.precision_share == {"f32": 1.0}
+    assert found["ort-cpu.graph-opt"].evidence.calibration == {}
+    calibrated = found["ort-cpu.int8-static"].evidence
+    assert calibrated.precision_share == {"int8": 1.0}
+    assert calibrated.calibration["samples"] == shared.catalog.version("mlp", "1").samples
+    assert [calibrated.calibration[key] for key in ("count", "calibration", "validation")] == [100, 30, 70]
+    assert [spec["name"] for spec in calibrated.calibration["passes"]] == ["int8-static"]
     assert found["ort-cpu.int8-static"].size_bytes < found["reference"].size_bytes / 3
     assert fsck(shared).problems == ()
 
