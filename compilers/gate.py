@@ -73,6 +73,32 @@ def judge(agreement: Agreement, bounds: Bounds) -> Judgement:
     return Judgement(Finding.PASSED, describe(agreement))
 
 
+def violation(agreement: Agreement, bounds: Bounds) -> float:
+    """How far the figures lie beyond the worst of the bounds, in tens of decibels of error; negative inside.
+
+    Point estimates, so that candidates on few samples compare with those on many; it ranks and never decides.
+    """
+    beyond = []
+    if bounds.sqnr_db is not None:
+        beyond.append((bounds.sqnr_db - agreement.sqnr_db) / 10)
+    if bounds.cosine is not None:
+        beyond.append(_times_worse(1 - agreement.cosine_p1, 1 - bounds.cosine))
+    if bounds.top1 is not None and agreement.top1 is not None:
+        beyond.append(_times_worse(1 - agreement.top1, 1 - bounds.top1))
+    if bounds.max_drop is not None and agreement.label_accuracy is not None:
+        drop = (agreement.reference_label_accuracy or 0.0) - agreement.label_accuracy
+        beyond.append(_times_worse(max(drop, 0.0), bounds.max_drop))
+    if agreement.metric is not None:
+        for bound, sign in ((bounds.metric_least, 1), (bounds.metric_most, -1)):
+            if bound is not None:
+                beyond.append(sign * (bound - agreement.metric) / max(abs(bound), 1e-9))
+    return max((min(max(each, -20.0), 20.0) for each in beyond), default=-20.0)
+
+
+def _times_worse(error: float, allowed: float) -> float:
+    return math.log10(max(error, 1e-9) / max(allowed, 1e-9))
+
+
 def describe(agreement: Agreement) -> str:
     """The figures in words: "cosine 0.9996, top-1 agreement 99.7 % (at least 99.0 %) on 700 samples"."""
     parts = [f"cosine {ratio(agreement.cosine)}", f"{agreement.sqnr_db:.0f} dB"]

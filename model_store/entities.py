@@ -198,6 +198,9 @@ class Evidence:
     """What calibrated it: `samples` (sha256), `count`, `calibration`, `validation`, `passes`; empty: nothing did."""
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     """Node -> SQNR in dB of the outputs when that node alone is quantized; lower is more sensitive."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """What made it: `passes` (name and parameters, in order); of one that a search found also its `base` candidate and
+    the `choice` of every knob."""
 
 
 @dataclass(frozen=True, slots=True)

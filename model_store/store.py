@@ -3,6 +3,7 @@
     DATA/catalog.db     the catalog, unless a database URL names another place
     DATA/blobs/         bytes by sha256
     DATA/work/          what is being worked on; anything old in it was left by a crash
+    DATA/searches/      journals of searches for recipes, so that a killed one goes on
 
 Blobs are durable first, rows come last and at once: a crash between the two leaves bytes that nothing names, which
 `fsck` finds, and never a row without its bytes.
@@ -33,6 +34,7 @@ class ModelStore:
         self.blobs = blobs
         self.catalog = catalog
         self.work = work
+        self.searches = work.parent / "searches"
 
     @classmethod
     def open(cls, data: Path, database_url: str | None = None) -> ModelStore:
