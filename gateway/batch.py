@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from gateway.slots import aligned
 from gateway.statistics import Counts
-from gateway.tensors import Checked, Tensor, text_ends
-from gateway.wire import Done, Place, WireError, check_place
+from gateway.tensors import Checked, Tensor, row_ends
+from gateway.wire import Done, Place, check_place
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -36,6 +36,18 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     """Where the answered request is to be counted."""
 
 
+class Reply(Protocol):
+    """Where an item is answered: a future, or a part of one that was cut (gateway/splitting.py)."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for it any more."""
+        ...
+
+    def set_result(self, answer: Answer, /) -> None: ...
+
+    def set_exception(self, error: Exception, /) -> None: ...
+
+
 class Item:
     """One request in the batcher. `gone()` resolves when its client leaves; None when nobody can tell.
 
@@ -50,7 +62,7 @@ class Item:
     def __init__(
         self,
         checked: Checked,
-        answer: asyncio.Future[Answer],
+        answer: Reply,
         queued_ns: int,
         deadline_ns: int,
         pin: str | None,
@@ -122,7 +134,7 @@ def part(slot: memoryview, done: Done, items: Sequence[Item]) -> list[list[Tenso
     answers: list[list[Tensor]] = [[] for _ in items]
     for place in done.places:
         _, datatype, shape, offset, nbytes = place
-        ends = _row_ends(slot, place, rows) if datatype == "BYTES" else None
+        ends = row_ends(datatype, slot[offset : offset + nbytes], rows) if datatype == "BYTES" else None
         row_bytes = nbytes // rows
         trailing = shape[1:]
         row = 0
@@ -133,14 +145,3 @@ def part(slot: memoryview, done: Done, items: Sequence[Item]) -> list[list[Tenso
             outputs.append(Tensor(datatype, (item.rows, *trailing), bytes(slot[start:end])))
             start = end
     return answers
-
-
-def _row_ends(slot: memoryview, place: Place, rows: int) -> list[int]:
-    """Where each row of a BYTES tensor ends, from the tensor's start."""
-    ends = text_ends(slot[place.offset : place.offset + place.nbytes])
-    per_row = len(ends) // rows
-    if per_row == 0:
-        return [0] * rows
-    if len(ends) != per_row * rows:
-        raise WireError(f"output {place.nth}: {len(ends)} strings are not {rows} rows")
-    return ends[per_row - 1 :: per_row]

@@ -21,9 +21,11 @@ from gateway.errors import ClientGone, DeadlineExceeded, GatewayError, ModelFail
 from gateway.flight import Batch
 from gateway.health import Health, Subject
 from gateway.line import DEFAULT_LEVEL, Line, level_of
+from gateway.padding import padded_rows
 from gateway.ranking import Choice, VersionRoute
 from gateway.runner import Runner
 from gateway.session import Session
+from gateway.splitting import Cut, cut
 from gateway.statistics import Statistics
 from gateway.tensors import Checked, InputCheck
 
@@ -45,14 +47,17 @@ class Batcher:
         runner_of: Runners,
         wake: Callable[[Batcher, bool], None],
         statistics: Statistics,
+        clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.route = route
         self.statistics = statistics
         self.check = InputCheck(route.name, route.signature)
         self.waiting_rows = 0
+        self.served_s = 0.0
         self._health = health
         self._runner_of = runner_of
         self._wake = wake
+        self._clock = clock
         self._lanes: OrderedDict[Lane, Line] = OrderedDict()
         self._overtakings = 0
         self._last: Session | None = None
@@ -78,8 +83,34 @@ class Batcher:
         """Queue one request; the future is its answer. Cancel it to withdraw the request."""
         answer: asyncio.Future[Answer] = self._create_future()
         level = level_of(priority) if priority else DEFAULT_LEVEL
-        self._queue(Item(checked, answer, time.monotonic_ns(), deadline_ns, pin, gone, level))
+        if checked.rows > self.route.cut_rows > 0 and checked.key is not None:
+            self._queue_parts(checked, answer, deadline_ns, pin, gone, level)
+        else:
+            self._queue(Item(checked, answer, self._clock(), deadline_ns, pin, gone, level))
         return answer
+
+    def _queue_parts(
+        self,
+        checked: Checked,
+        answer: asyncio.Future[Answer],
+        deadline_ns: int,
+        pin: str | None,
+        gone: Callable[[], Awaitable[Any]] | None,
+        level: int,
+    ) -> None:
+        """Queue a request that has too many rows for one batch (gateway/splitting.py)."""
+        now = self._clock()
+
+        def whole() -> None:
+            item = Item(checked, answer, now, deadline_ns, pin, gone, level)
+            item.alone = True
+            self._queue(item)
+
+        parts = cut(checked, self.route.cut_rows)
+        replies = Cut(answer, [part.rows for part in parts], whole).parts
+        for part, reply in zip(parts, replies, strict=True):
+            watched = gone if part is parts[-1] else None  # the last one waits longest
+            self._queue(Item(part, reply, now, deadline_ns, pin, watched, level))
 
     def expected_wait_s(self) -> float:
         """Time the rows that wait will take, as far as it is known."""
@@ -99,11 +130,18 @@ class Batcher:
             line = lanes[lane]
             head = line.oldest() if self._overtakings >= MOST_OVERTAKINGS else line.head()
             alike = self.waiting_rows if len(lanes) == 1 else sum(item.rows for item in line)
-            choice = self._choose(head, alike)
+            choice, rows = self._choose(head, alike)
             runner = None if choice is None else self._runner_of(choice.session.target)
             if choice is None or runner is None or not runner.has_free_slot:
                 continue
-            items = self._gather(line, head.level, runner.slot_bytes)
+            most = self.route.gathered.get(choice.variant, self.route.max_rows)
+            items = self._gather(line, head.level, runner.slot_bytes, most)
+            if items and not self._suits(choice, rows, items):
+                choice, _ = self._choose(items[0], sum(item.rows for item in items))
+                runner = None if choice is None else self._runner_of(choice.session.target)
+                if choice is None or runner is None or not runner.has_free_slot:
+                    self._put_back(lane, items)
+                    continue
             if line:
                 lanes.move_to_end(lane)
             else:
@@ -111,7 +149,9 @@ class Batcher:
             if items:
                 self._overtakings = self._overtaken_by(items[0]) if ranked else 0
                 self._last = choice.session
-                runner.dispatch(Batch(self, items, choice))
+                batch = Batch(self, items, choice, self._padded(choice, items, runner.slot_bytes))
+                self.served_s += batch.expected_s
+                runner.dispatch(batch)
                 return True
         return False
 
@@ -169,12 +209,12 @@ class Batcher:
         self.waiting_rows += item.rows
         self._wake(self, not front)
 
-    def _gather(self, line: Line, level: int | None, slot_bytes: int) -> list[Item]:
-        """Take what may run together, at most `max_rows` rows, beginning with the first of `level`; one item is taken
+    def _gather(self, line: Line, level: int | None, slot_bytes: int, limit: int) -> list[Item]:
+        """Take what may run together, at most `limit` rows, beginning with the first of `level`; one item is taken
         whatever its size."""
         items: list[Item] = []
         rows = nbytes = 0
-        limit, now = self.route.max_rows, time.monotonic_ns()
+        now = self._clock()
         while line:
             item = line.head(level)
             if item.answer.done() or now > item.deadline_ns:
@@ -195,21 +235,48 @@ class Batcher:
                 break
         return items
 
+    def _put_back(self, lane: Lane, items: list[Item]) -> None:
+        """Items that were gathered and are not sent wait on, where they were."""
+        for item in reversed(items):
+            self._lanes[lane].put(item, front=True)
+            self.waiting_rows += item.rows
+
+    def _suits(self, choice: Choice, rows: int, items: list[Item]) -> bool:
+        """Whether the choice made for `rows` rows holds for what was gathered: it is proven in a bucket, not beyond."""
+        if len(self.route.sessions) == 1 or choice.why == "pinned":
+            return True
+        return self.route.bucket(rows) == self.route.bucket(sum(item.rows for item in items))
+
+    def _padded(self, choice: Choice, items: list[Item], slot_bytes: int) -> int:
+        """Rows the batch is filled up to; 0: it runs as it is."""
+        buckets = self.route.padded.get(choice.variant)
+        if buckets is None or items[0].alone:
+            return 0
+        nbytes = sum(item.nbytes for item in items)
+        return padded_rows(sum(item.rows for item in items), buckets, nbytes, slot_bytes // _INPUT_SHARE)
+
     def _leave(self, line: Line, level: int | None) -> None:
         self.waiting_rows -= line.take(level).rows
 
-    def _choose(self, head: Item, rows_waiting: int) -> Choice | None:
+    def _choose(self, head: Item, rows_waiting: int) -> tuple[Choice | None, int]:
+        """Who answers a batch that `head` leads, and how many rows that was chosen for."""
+        route = self.route
         if head.pin is not None:
-            return self.route.pinned(head.pin, self._usable)
-        rows = head.rows if head.alone else max(head.rows, min(rows_waiting, self.route.max_rows))
-        return self.route.pick(rows, self._usable, head.avoid)
+            return route.pinned(head.pin, self._usable), head.rows
+        rows = head.rows if head.alone else max(head.rows, min(rows_waiting, route.max_rows))
+        choice = route.pick(rows, self._usable, head.avoid)
+        if choice is not None and rows > (most := max(head.rows, route.gathered.get(choice.variant, rows))):
+            rows = most
+            if len(route.sessions) > 1:
+                choice = route.pick(rows, self._usable, head.avoid)
+        return choice, rows
 
     def _usable(self, variant: str, session: Session) -> bool:
         return session.ready and not self._health.quarantined(Subject(self.route.name, self.route.version, variant))
 
     def _hopeless(self, head: Item) -> GatewayError | None:
         """Why waiting is in vain for items like `head`; None while something can answer or is on its way."""
-        if self._choose(head, head.rows) is not None:
+        if self._choose(head, head.rows)[0] is not None:
             return None
         route = self.route
         ids = (head.pin,) if head.pin is not None else next(iter(route.ranked.values()))

@@ -13,6 +13,7 @@ from gateway.batch import Answer, Item, part
 from gateway.blame import Part
 from gateway.errors import ModelFailed, RunnerDied
 from gateway.health import Subject
+from gateway.padding import without_padding
 from gateway.ranking import Choice
 from gateway.wire import Done
 from model_store.entities import REFERENCE
@@ -24,19 +25,25 @@ if TYPE_CHECKING:
 class Batch:
     """Items on their way through a runner (the `Work` of gateway/runner.py)."""
 
-    __slots__ = ("choice", "deadline_ns", "items", "owner", "rows", "sent_ns", "session")
+    __slots__ = ("choice", "deadline_ns", "expected_s", "items", "owner", "padded", "rows", "sent_ns", "session")
 
-    def __init__(self, owner: Batcher, items: list[Item], choice: Choice) -> None:
+    def __init__(self, owner: Batcher, items: list[Item], choice: Choice, padded: int = 0) -> None:
         self.owner = owner
         self.items = items
         self.choice = choice
         self.session = choice.session
         self.rows = sum(item.rows for item in items)
+        self.padded = padded
+        """Rows it is filled up to in the runner; 0: none are added."""
+        self.expected_s = choice.session.expected_s(padded or self.rows)
+        """Seconds it is expected to run."""
         self.deadline_ns = max(item.deadline_ns for item in items)
         self.sent_ns = 0
 
     def done(self, done: Done, slot: memoryview) -> None:
-        parted = part(slot, done, self.items)
+        self.owner.served_s += (done.end_ns - done.start_ns) / 1e9 - self.expected_s
+        outcome = without_padding(slot, done, self.rows, self.padded) if self.padded else done
+        parted = None if outcome is None else part(slot, outcome, self.items)
         if parted is None:
             self._one_by_one()
             return

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple
 
+from gateway.curve import most_rows
 from gateway.errors import BadRequest
 from gateway.session import Session
 from model_store.entities import REFERENCE, Signature, Timing, Variant, Verdict
@@ -50,6 +52,12 @@ class VersionRoute:
     """Variants that are open, or being opened again, in a runner."""
     max_rows: int = DEFAULT_MAX_ROWS
     """Most rows that are put together into a batch; 1: requests of this version are never put together."""
+    gathered: Mapping[str, int] = field(default_factory=dict)
+    """Open variant -> most rows that are put together for it: where its measured curve stops paying."""
+    padded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Open variant -> numbers of rows to which filling a batch up was measured to win; only those that have any."""
+    cut_rows: int = 0
+    """Requests with more rows are cut into parts of as many; 0: none is."""
     max_batch_size: int = 0
     """Most rows of one request; 0: as many as the client likes, since rows mean nothing here (PROTOCOL section 6)."""
 
@@ -61,14 +69,28 @@ class VersionRoute:
 
     def opened(self, sessions: Mapping[str, Session]) -> VersionRoute:
         """The same route with these sessions."""
-        plans = (self.variants[variant].plan for variant in sessions)
-        rows = min((plan.max_rows for plan in plans if plan is not None), default=DEFAULT_MAX_ROWS)
+        plans = {variant: plan for variant in sessions if (plan := self.variants[variant].plan) is not None}
+        rows = min((plan.max_rows for plan in plans.values()), default=DEFAULT_MAX_ROWS)
         batched = MOST_ROWS if rows > 1 and self.signature.has_batch_axis else 0
-        return replace(self, sessions=dict(sessions), max_rows=rows, max_batch_size=batched)
+        every = tuple(self.variants.values())
+        gathered = {variant: min(rows, most_rows(self.variants[variant], every, rows)) for variant in sessions}
+        padded = {variant: plan.padded for variant, plan in plans.items() if plan.padded and rows > 1}
+        made = replace(
+            self, sessions=dict(sessions), max_rows=rows, max_batch_size=batched, gathered=gathered, padded=padded
+        )  # fmt: skip
+        return replace(made, cut_rows=made._cut_rows() if batched else 0)
 
     def limited(self, rows: int) -> VersionRoute:
         """The same route with at most `rows` rows in a request and in a batch; 0: nothing is put together."""
-        return replace(self, max_rows=max(1, min(rows, self.max_rows)), max_batch_size=rows)
+        most = max(1, min(rows, self.max_rows))
+        gathered = {variant: min(most, own) for variant, own in self.gathered.items()}
+        made = replace(self, max_rows=most, max_batch_size=rows, gathered=gathered)
+        return replace(made, cut_rows=made._cut_rows() if rows and self.cut_rows else 0)
+
+    def _cut_rows(self) -> int:
+        """The largest batch of whoever answers large batches."""
+        best = next((variant for variant in self.ranked[self.buckets[-1]] if variant in self.gathered), None)
+        return 0 if best is None else self.gathered[best]
 
     def bucket(self, rows: int) -> int:
         """The measured bucket nearest to `rows` by ratio."""
@@ -177,6 +199,7 @@ def timing_in(variant: Variant, bucket: int) -> Timing | None:
     return by_rows[nearest(tuple(sorted(by_rows)), bucket)]
 
 
+@lru_cache(4096)
 def nearest(buckets: tuple[int, ...], rows: int) -> int:
     """The bucket nearest to `rows` by ratio; the smaller one of two as near."""
     if len(buckets) == 1:

@@ -22,6 +22,7 @@ from gateway.errors import RunnerDied
 from gateway.instances import together
 from gateway.lingering import Lingering
 from gateway.loading import Loading
+from gateway.padding import fill_padded
 from gateway.restarts import Restarts
 from gateway.runner_process import Death, RunnerProcess
 from gateway.session import Session
@@ -42,6 +43,7 @@ class Work(Protocol):
 
     items: list[Item]
     rows: int
+    padded: int
     session: Session
     deadline_ns: int
     sent_ns: int
@@ -149,7 +151,8 @@ class Runner:
         assert self._process is not None
         slot = self._free.pop()
         work.sent_ns = time.monotonic_ns()
-        places, end = fill(self._memory.slots[slot], work.items)
+        memory = self._memory.slots[slot]
+        places, end = fill_padded(memory, work.items, work.padded) if work.padded else fill(memory, work.items)
         self._batches += 1
         session = work.session
         # Whoever may have killed a runner is alone in its batch the next time, and has none beside it: that will tell.
@@ -230,7 +233,7 @@ class Runner:
             raise wire.WireError(f"outputs end at {reach}, beyond the slot")
         work = self._pop(done)
         self._memory.used(done.slot, reach)
-        work.session.learn(work.rows, (done.end_ns - done.start_ns) / 1e9)
+        work.session.learn(work.padded or work.rows, (done.end_ns - done.start_ns) / 1e9)
         work.done(done, self._memory.slots[done.slot])
 
     def _pop(self, message: wire.Done | wire.Failed) -> Work:

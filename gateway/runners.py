@@ -1,6 +1,6 @@
 """The runners of this gateway, one per target, and the pump that hands them batches.
 
-Fair across models: versions with waiting requests take turns, one batch a turn. The pump runs at most once per tick of
+Versions with waiting requests take turns (gateway/fairness.py). The pump runs at most once per tick of
 the event loop, after everything that arrived in the tick was queued: that is what fills batches without a delay. When
 requests have been coming one by one for a while there is no company to wait for: then it runs at once, and the answer
 is waited for on the spot (`Runner.linger`).
@@ -12,13 +12,13 @@ import asyncio
 import itertools
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gateway import wire
 from gateway.batcher import Batcher, late
+from gateway.fairness import Turns
 from gateway.health import Health, Subject
 from gateway.ranking import VersionRoute
 from gateway.runner import Runner
@@ -57,8 +57,7 @@ class Runners:
         self._on_death = on_death
         self._runners: dict[str, Runner] = {}
         self._numbers = itertools.count(1)
-        self._waiting: deque[Batcher] = deque()
-        self._waiting_set: set[Batcher] = set()
+        self._waiting: Turns[Batcher] = Turns()
         self._loop = asyncio.get_running_loop()
         self._pump_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -144,9 +143,7 @@ class Runners:
     def _wake(self, batcher: Batcher, fresh: bool) -> None:
         alone = fresh and not self._waiting and not self._pump_scheduled and self._nothing_runs()
         self._alone = self._alone + 1 if alone else 0
-        if batcher not in self._waiting_set:
-            self._waiting_set.add(batcher)
-            self._waiting.append(batcher)
+        self._waiting.join(batcher)
         if self._resting and self._timer is not None:
             self._timer.cancel()
             self._sweep_again(SWEEP_S)
@@ -175,17 +172,9 @@ class Runners:
             self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
-        """Hand out batches, one a turn, until nothing moves."""
+        """Hand out batches until nothing moves."""
         self._pump_scheduled = False
-        waiting = self._waiting
-        stuck = 0
-        while stuck < len(waiting) and self._has_free_slot():
-            batcher = waiting.popleft()
-            stuck = 0 if batcher.dispatch() else stuck + 1
-            if batcher.empty:
-                self._waiting_set.discard(batcher)
-            else:
-                waiting.append(batcher)
+        self._waiting.hand_out(self._has_free_slot)
 
     def _has_free_slot(self) -> bool:
         for runner in self._runners.values():  # noqa: SIM110 - a generator would cost more than the rest
@@ -197,11 +186,9 @@ class Runners:
         busy = bool(self._waiting) or any(runner.inflight for runner in self._runners.values())
         self._sweep_again(SWEEP_S if busy else TRIM_S)
         now = time.monotonic_ns()
-        for batcher in tuple(self._waiting):
+        for batcher in self._waiting:
             batcher.sweep(now, now - WATCH_AFTER_NS)
-            if batcher.empty:
-                self._waiting.remove(batcher)
-                self._waiting_set.discard(batcher)
+            self._waiting.leave_if_empty(batcher)
         for runner in self._runners.values():
             for item in runner.items():
                 if now > item.deadline_ns:

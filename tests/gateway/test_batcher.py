@@ -1,254 +1,33 @@
-"""The batcher under random schedules: whatever is cancelled, late, refused or killed, neighbours get their own answers.
-
-The runner here is a small real thing: it copies inputs to a slot, computes y = x + 1 in numpy after a random time, and
-fails, or dies, as the schedule says.
-"""
+"""The batcher, rehearsed: what goes together, what goes first, who is answered by what, and who never costs a run."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-import time
-from collections import Counter
 
 import numpy as np
 import pytest
 
-from gateway.batch import fill
-from gateway.batcher import MOST_OVERTAKINGS, Batcher
-from gateway.blame import Part
-from gateway.errors import ClientGone, DeadlineExceeded, GatewayError, ModelFailed, NotReady, QueueTimeout, RunnerDied
-from gateway.health import Health
-from gateway.ranking import VersionRoute, rank
-from gateway.statistics import Statistics
-from gateway.tensors import Checked
-from gateway.wire import Done, Place
-from model_store.entities import Signature, TensorSpec
-from tests.gateway.engines import array, tensor, variant
-
-SLOT = 1 << 16
-SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, -1)),), (TensorSpec("y", "FP32", (-1, -1)),))
-
-
-class NumpySession:
-    ready, closed, target = True, False, "here"
-    row_s: float | None = None
-
-
-class NumpyRunner:
-    """Two slots, one batch at a time, like the real one; `fate(batch)` is done, failed or died."""
-
-    trouble = ""
-    slot_bytes = SLOT
-
-    def __init__(self, fate, delay, pump):
-        self._fate, self._delay, self._pump = fate, delay, pump
-        self._flying = []
-        self.batches, self.sent = [], []
-
-    @property
-    def has_free_slot(self):
-        return len(self._flying) < 2
-
-    def dispatch(self, work):
-        slot = bytearray(SLOT)
-        places, end = fill(memoryview(slot), work.items)
-        self.batches.append([item.rows for item in work.items])
-        self.sent.append(list(work.items))
-        self._flying.append((work, memoryview(slot), places, end))
-        if len(self._flying) == 1:
-            asyncio.get_running_loop().call_later(self._delay(), self._finish)
-
-    def _finish(self):
-        work, slot, places, end = self._flying.pop(0)
-        fate = self._fate(work)
-        if fate == "died":
-            bystanders, self._flying = self._flying, []
-            work.died(RunnerDied("it died", "segv"), Part.CULPRIT)
-            for other, *_ in bystanders:
-                other.died(RunnerDied("it died", "segv"), Part.BYSTANDER)
-        elif fate == "failed":
-            work.failed("no")
-        else:
-            (place,) = places
-            x = np.frombuffer(slot, np.float32, place.nbytes // 4, place.offset).reshape(place.shape)
-            y = np.frombuffer(slot, np.float32, x.size, end).reshape(x.shape)
-            y[...] = x + 1
-            done = Place(0, "FP32", place.shape, end, place.nbytes)
-            work.done(Done(0, 1, 1, time.monotonic_ns(), time.monotonic_ns(), (done,)), slot)
-        if self._flying:
-            asyncio.get_running_loop().call_later(self._delay(), self._finish)
-        self._pump()
-
-
-class Bench:
-    """A batcher with its runner and a pump, as gateway/runners.py has them for many."""
-
-    def __init__(self, fate=lambda work: "done", delay=lambda: 0.0, max_rows=16, variants=None):
-        self.health, self.statistics = Health(), Statistics()
-        every = {v.id: v for v in (variant("m"), *(variants or ()))}
-        buckets, ranked = rank(every.values(), False)
-        route = VersionRoute("m", "1", SIGNATURE, every, buckets, ranked, max_rows=max_rows)
-        object.__setattr__(route, "sessions", {one: NumpySession() for one in every})
-        self.runner = NumpyRunner(fate, delay, self.pump)
-        self.batcher = Batcher(
-            route, self.health, lambda target: self.runner, lambda batcher, fresh: self.soon(), self.statistics
-        )
-        self._soon = False
-
-    def soon(self):
-        if not self._soon:
-            self._soon = True
-            asyncio.get_running_loop().call_soon(self.pump)
-
-    def pump(self):
-        self._soon = False
-        while self.runner.has_free_slot and self.batcher.dispatch():
-            pass
-
-    def submit(self, x, timeout_s=5.0, pin=None, gone=None, priority=0):
-        checked = Checked((tensor(x),), len(x), x.nbytes, (x.shape[1:],))
-        return self.batcher.submit(checked, time.monotonic_ns() + int(timeout_s * 1e9), pin, gone, priority)
-
-
-def rows(n, value, width=4):
-    return np.full((n, width), value, np.float32)
-
-
-def test_thousands_of_random_schedules_strand_nobody_and_mix_up_nothing():
-    outcomes = Counter()
-
-    async def schedule(seed: int) -> None:
-        dice = random.Random(seed)
-        refuse = dice.random() * 0.3 if dice.random() < 0.5 else 0.0
-        die = dice.random() * 0.2 if dice.random() < 0.4 else 0.0
-
-        def fate(work):
-            return dice.choices(["failed", "died", "done"], [refuse, die, 1 - refuse - die])[0]
-
-        bench = Bench(fate, lambda: dice.choice([0.0, 0.0, 0.0005]), max_rows=dice.choice([1, 2, 8, 16]))
-        waiting = []
-        for number in range(dice.randint(1, 12)):
-            x = rows(dice.randint(1, 5), seed * 100 + number, width=dice.choice([3, 4]))
-            late = dice.random() < 0.1
-            future = bench.submit(x, timeout_s=-1 if late else 5)
-            waiting.append((x, future, late))
-            if dice.random() < 0.2:
-                victim = dice.choice(waiting)[1]
-                asyncio.get_running_loop().call_later(dice.choice([0, 0.0005]), victim.cancel)
-            if dice.random() < 0.3:
-                await asyncio.sleep(0)
-        pending = {future for _, future, _ in waiting}
-        end = time.monotonic() + 20
-        while pending and time.monotonic() < end:
-            _, pending = await asyncio.wait(pending, timeout=0.05)
-            bench.batcher.sweep(time.monotonic_ns(), 0)
-        assert not pending, f"schedule {seed} stranded {len(pending)}"
-        for x, future, late in waiting:
-            if future.cancelled():
-                outcomes["cancelled"] += 1
-            elif (error := future.exception()) is not None:
-                assert isinstance(error, GatewayError)
-                assert isinstance(error, DeadlineExceeded | NotReady) or not late
-                outcomes[type(error).__name__] += 1
-            else:
-                assert not late, "late items must not be paid for"
-                (y,) = future.result().outputs
-                np.testing.assert_array_equal(array(y), x + 1)
-                outcomes["answered"] += 1
-        assert bench.batcher.empty
-        assert bench.batcher.waiting_rows == 0
-
-    async def all_of_them():
-        for start in range(0, 3000, 100):
-            await asyncio.gather(*(schedule(seed) for seed in range(start, start + 100)))
-
-    asyncio.run(all_of_them())
-    assert outcomes["answered"] > 8000
-    assert min(outcomes[name] for name in ("cancelled", "QueueTimeout", "ModelFailed", "RunnerDied")) > 10
-
-
-def test_thousands_of_random_schedules_keep_the_order_of_priorities_and_starve_nobody():
-    seen = Counter()
-
-    async def schedule(seed: int) -> None:
-        dice = random.Random(seed)
-        limit = dice.choice([1, 2, 4])
-        bench = Bench(delay=lambda: dice.choice([0.0, 0.0005]), max_rows=limit)
-        waiting = []
-        dispatch = bench.runner.dispatch
-
-        def checked_dispatch(work):
-            items = work.items
-            assert sum(item.rows for item in items) <= limit or len(items) == 1, "a batch never exceeds max_rows"
-            assert len({(item.key, item.pin) for item in items}) == 1
-            leader, rest = items[0], items[1:]
-            left = [item for item in waiting if item not in items]
-            alike = [item for item in left if item.key == leader.key]
-            for item in items:
-                waiting.remove(item)
-                assert not any(other.level == item.level and other.queued_ns < item.queued_ns for other in alike), (
-                    "first come, first served within a level"
-                )
-            assert [item.level for item in rest] == sorted(item.level for item in rest)
-            better = [item for item in left if item.level < leader.level]
-            if better:  # only whoever has waited longest may go before its betters, and not twice in a row
-                assert all(leader.queued_ns <= item.queued_ns for item in left)
-                assert bench.overtaken == MOST_OVERTAKINGS
-                seen["oldest first"] += 1
-            older = [item for item in left if item.queued_ns < leader.queued_ns]
-            bench.overtaken = bench.overtaken + 1 if older else 0
-            assert bench.overtaken <= MOST_OVERTAKINGS, "nobody is put off for ever"
-            seen["overtakings"] += bool(older)
-            dispatch(work)
-
-        bench.overtaken = 0
-        bench.runner.dispatch = checked_dispatch
-        queue = bench.batcher._queue
-
-        def noted_queue(item, front=False):
-            waiting.append(item)
-            queue(item, front)
-
-        bench.batcher._queue = noted_queue
-        futures = []
-        for number in range(dice.randint(5, 60)):
-            priority = dice.choice([0, 0, 1, 2, 200, 2**40])
-            x = rows(dice.choice([1, 1, 1, 2, 5]), number, width=dice.choice([3, 3, 4]))
-            futures.append((x, bench.submit(x, priority=priority)))
-            if dice.random() < 0.2:
-                await asyncio.sleep(0)
-        async with asyncio.timeout(10):
-            for x, future in futures:
-                (y,) = (await future).outputs
-                np.testing.assert_array_equal(array(y), x + 1)
-                seen["answered"] += 1
-        assert bench.batcher.empty
-        assert bench.batcher.waiting_rows == 0
-
-    async def all_of_them():
-        for start in range(0, 2000, 100):
-            await asyncio.gather(*(schedule(seed) for seed in range(start, start + 100)))
-
-    asyncio.run(all_of_them())
-    assert min(seen["answered"], seen["overtakings"], seen["oldest first"] * 10) > 5000
+from gateway.batcher import MOST_OVERTAKINGS
+from gateway.errors import ClientGone, ModelFailed, QueueTimeout
+from tests.gateway.engines import array, variant
+from tests.gateway.rehearsal import SLOT, Rehearsal, now_ns, rehearse, rows
 
 
 def test_a_steady_stream_of_urgent_requests_does_not_starve_the_others():
     async def test():
-        bench = Bench(max_rows=1)
+        bench = Rehearsal(max_rows=1)
         patient = bench.submit(rows(1, 0), priority=9)
         urgent = [bench.submit(rows(1, n), priority=1) for n in range(100)]
         await patient
         assert sum(future.done() for future in urgent) <= MOST_OVERTAKINGS + 1
         await asyncio.gather(*urgent)
 
-    asyncio.run(test())
+    rehearse(test)
 
 
 def test_dead_and_late_items_never_reach_a_runner():
     async def test():
-        bench = Bench()
+        bench = Rehearsal()
         gone, late, live = bench.submit(rows(1, 1)), bench.submit(rows(1, 2), timeout_s=-1), bench.submit(rows(1, 3))
         gone.cancel()
         await live
@@ -256,21 +35,21 @@ def test_dead_and_late_items_never_reach_a_runner():
             await late
         assert bench.runner.batches == [[1]]
 
-    asyncio.run(test())
+    rehearse(test)
 
 
 def test_what_arrives_in_one_tick_leaves_in_one_batch_up_to_the_limit():
     async def test():
-        bench = Bench(max_rows=8)
+        bench = Rehearsal(max_rows=8)
         await asyncio.gather(*(bench.submit(rows(1, n)) for n in range(20)))
         assert bench.runner.batches == [[1] * 8, [1] * 8, [1] * 4]
 
-    asyncio.run(test())
+    rehearse(test)
 
 
 def test_other_shapes_and_other_pins_are_other_batches():
     async def test():
-        bench = Bench(variants=[variant("m", "fast", {1: 2.0})])
+        bench = Rehearsal(variants=[variant("m", "fast", {1: 2.0}, target="here")])
         futures = [bench.submit(rows(1, n, width=3 + n % 2)) for n in range(4)]
         futures += [bench.submit(rows(1, n), pin="reference") for n in range(2)]
         answers = await asyncio.gather(*futures)
@@ -278,18 +57,122 @@ def test_other_shapes_and_other_pins_are_other_batches():
         assert [answer.variant for answer in answers] == ["fast"] * 4 + ["reference"] * 2
         assert [answer.why for answer in answers] == ["fastest"] * 4 + ["pinned"] * 2
 
-    asyncio.run(test())
+    rehearse(test)
 
 
-def test_a_request_larger_than_a_batch_runs_alone_and_whole():
+def numbered(n, width=4):
+    return np.arange(n * width, dtype=np.float32).reshape(n, width)
+
+
+def test_a_request_larger_than_a_batch_is_cut_runs_in_parts_and_is_answered_as_one():
     async def test():
-        bench = Bench(max_rows=4)
-        small, large, other = bench.submit(rows(1, 1)), bench.submit(rows(9, 2)), bench.submit(rows(1, 3))
+        bench = Rehearsal(max_rows=4)
+        small, large, other = bench.submit(rows(1, 1)), bench.submit(numbered(9)), bench.submit(rows(1, 3))
         answers = await asyncio.gather(small, large, other)
-        assert bench.runner.batches == [[1], [9], [1]]
-        assert array(answers[1].outputs[0]).shape == (9, 4)
+        assert bench.runner.batches == [[1], [4], [4], [1, 1]]
+        np.testing.assert_array_equal(array(answers[1].outputs[0]), numbered(9) + 1)
+        assert answers[1].batch_rows == 4
+        (counts,) = bench.statistics.by_variant.values()
+        assert counts.executions == 4
 
-    asyncio.run(test())
+    rehearse(test)
+
+
+def test_a_request_that_is_cut_runs_on_every_instance_at_once():
+    async def test():
+        loop = asyncio.get_running_loop()
+        for instances, seconds in ((1, 4.0), (2, 2.0), (4, 1.0)):
+            bench = Rehearsal(max_rows=4, delay=lambda work: 1.0, instances=instances)
+            since = loop.time()
+            answer = await bench.submit(numbered(16), timeout_s=60)
+            assert loop.time() - since == pytest.approx(seconds)
+            np.testing.assert_array_equal(array(answer.outputs[0]), numbered(16) + 1)
+            assert answer.end_ns - answer.start_ns == pytest.approx(seconds * 1e9, rel=1e-3)
+
+    rehearse(test)
+
+
+def test_the_parts_of_a_request_that_is_cancelled_or_late_are_withdrawn():
+    async def test():
+        bench = Rehearsal(max_rows=4, delay=lambda work: 1.0)
+        gone, late = bench.submit(numbered(40), timeout_s=60), bench.submit(numbered(40), timeout_s=1.5)
+        await asyncio.sleep(0.5)
+        gone.cancel()
+        neighbour = bench.submit(rows(1, 7), timeout_s=60)
+        await asyncio.sleep(1.0)
+        bench.batcher.sweep(now_ns(), 0)
+        with pytest.raises(QueueTimeout):
+            await late
+        np.testing.assert_array_equal(array((await neighbour).outputs[0]), rows(1, 8))
+        assert bench.runner.batches == [[4], [4], [4], [1]], "two parts were in slots, one more of the late one ran"
+        assert bench.batcher.empty
+        assert bench.batcher.waiting_rows == 0
+
+    rehearse(test)
+
+
+def test_a_part_that_fails_fails_the_request_and_the_rest_never_runs():
+    async def test():
+        bench = Rehearsal(lambda work: "failed", max_rows=4)
+        with pytest.raises(ModelFailed):
+            await bench.submit(numbered(40))
+        await asyncio.sleep(0.01)
+        assert len(bench.runner.batches) <= 3
+        assert bench.batcher.empty
+
+    rehearse(test)
+
+
+def test_requests_of_models_whose_rows_see_one_another_are_never_cut():
+    async def test():
+        bench = Rehearsal(max_rows=1)
+        await bench.submit(numbered(9))
+        assert bench.runner.batches == [[9]]
+
+    rehearse(test)
+
+
+def test_batches_end_where_the_curve_stops_paying():
+    async def test():
+        for buckets, sizes in (((), [16, 4]), ((1, 4), [4] * 5), ((1,), [1] * 20)):
+            bench = Rehearsal(plan={"buckets": buckets})
+            await asyncio.gather(*(bench.submit(rows(1, n)) for n in range(20)))
+            assert list(map(sum, bench.runner.batches)) == sizes
+
+    rehearse(test)
+
+
+def test_a_batch_is_filled_up_only_where_that_was_measured_to_win_and_nobody_sees_it():
+    async def test():
+        bench = Rehearsal(plan={"buckets": (1, 8, 16), "padded": (8,)})
+        for n, padded in ((1, 8), (3, 8), (8, 0), (9, 0), (16, 0)):
+            answer = await bench.submit(numbered(n))
+            np.testing.assert_array_equal(array(answer.outputs[0]), numbered(n) + 1)
+            assert (bench.runner.padded[-1], answer.batch_rows) == (padded, n)
+        answers = await asyncio.gather(bench.submit(numbered(2)), bench.submit(numbered(3)))
+        assert bench.runner.padded[-1] == 8
+        for n, answer in zip((2, 3), answers, strict=True):
+            np.testing.assert_array_equal(array(answer.outputs[0]), numbered(n) + 1)
+        (counts,) = bench.statistics.by_variant.values()
+        assert sum(size * batch[0] for size, batch in counts.batches.items()) == 1 + 3 + 8 + 9 + 16 + 5
+
+    rehearse(test)
+
+
+def test_a_batch_runs_only_on_what_is_proven_for_the_rows_it_has_in_the_end():
+    """`wide` is proven for eight rows, not for one: when most of those who waited have gone, it is not asked."""
+
+    async def test():
+        bench = Rehearsal(variants=[variant("m", "wide", {1: 0.5, 8: 3.0}, target="here")])
+        kept = bench.submit(rows(1, 1))
+        left = [bench.submit(rows(1, n)) for n in range(7)]
+        for future in left:
+            future.cancel()
+        assert (await kept).variant == "reference"
+        answers = await asyncio.gather(*(bench.submit(rows(1, n)) for n in range(8)))
+        assert {answer.variant for answer in answers} == {"wide"}
+
+    rehearse(test)
 
 
 def test_a_refused_batch_is_tried_item_by_item_and_then_on_the_reference():
@@ -297,57 +180,57 @@ def test_a_refused_batch_is_tried_item_by_item_and_then_on_the_reference():
         return "failed" if work.choice.variant == "fast" and any(item.rows == 3 for item in work.items) else "done"
 
     async def test():
-        bench = Bench(fate, variants=[variant("m", "fast", {1: 2.0})])
+        bench = Rehearsal(fate, variants=[variant("m", "fast", {1: 2.0}, target="here")])
         answers = await asyncio.gather(*(bench.submit(rows(n, n)) for n in (1, 2, 3, 4)))
         assert [answer.variant for answer in answers] == ["fast", "fast", "reference", "fast"]
 
-    asyncio.run(test())
+    rehearse(test)
 
 
 def test_a_pinned_request_is_never_answered_by_another_variant():
     async def test():
-        bench = Bench(
+        bench = Rehearsal(
             lambda work: "failed" if work.choice.variant == "fast" else "done",
-            variants=[variant("m", "fast", {1: 2.0})],
+            variants=[variant("m", "fast", {1: 2.0}, target="here")],
         )
         with pytest.raises(ModelFailed):
             await bench.submit(rows(1, 1), pin="fast")
 
-    asyncio.run(test())
+    rehearse(test)
 
 
 def test_a_prefetched_batch_survives_the_death_of_the_one_before_it():
     deaths = iter(["died"])
 
     async def test():
-        bench = Bench(lambda work: next(deaths, "done"), max_rows=1)
+        bench = Rehearsal(lambda work: next(deaths, "done"), max_rows=1)
         answers = await asyncio.gather(*(bench.submit(rows(1, n)) for n in range(3)))
         assert [float(array(answer.outputs[0])[0, 0]) for answer in answers] == [1.0, 2.0, 3.0]
 
-    asyncio.run(test())
+    rehearse(test)
 
 
 def test_a_client_that_leaves_withdraws_its_waiting_request():
     async def test():
-        bench = Bench(delay=lambda: 0.2, max_rows=1)
+        bench = Rehearsal(delay=lambda work: 0.2, max_rows=1)
         left = asyncio.Event()
         running, prefetched = bench.submit(rows(1, 0)), bench.submit(rows(1, 1))
         waiting = bench.submit(rows(1, 2), gone=left.wait)
         await asyncio.sleep(0)
-        bench.batcher.sweep(time.monotonic_ns(), watch_before_ns=time.monotonic_ns())
+        bench.batcher.sweep(now_ns(), watch_before_ns=now_ns())
         left.set()
         with pytest.raises(ClientGone):
             await waiting
         await asyncio.gather(running, prefetched)
         assert len(bench.runner.batches) == 2
 
-    asyncio.run(test())
+    rehearse(test)
 
 
 def test_inputs_that_fit_no_slot_are_refused_in_words():
     async def test():
-        bench = Bench()
+        bench = Rehearsal()
         with pytest.raises(ModelFailed, match="do not fit a slot of 65536"):
             await bench.submit(rows(1, 1, width=SLOT))
 
-    asyncio.run(test())
+    rehearse(test)
