@@ -24,7 +24,7 @@ from gateway.lingering import Lingering
 from gateway.loading import Loading
 from gateway.padding import fill_padded
 from gateway.restarts import Restarts
-from gateway.runner_process import Death, RunnerProcess
+from gateway.runner_process import Death, run_child
 from gateway.session import Session
 from gateway.slots import SlotMemory
 
@@ -36,6 +36,23 @@ PATIENCE = 10.0
 """A run is called hung only after this many times its expected time: a client's short deadline must not kill it."""
 
 log = logging.getLogger("forgeway.runner")
+
+
+class Process(Protocol):
+    """What there is of a runner on this side: a process of ours, or one that another gateway process lends us."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    def send(self, message: bytes) -> None: ...
+
+    def receive_now(self) -> bytes: ...
+
+    def kill(self, why: str) -> None: ...
+
+
+Connect = Callable[[str, SlotMemory, Callable[[bytes], None], Callable[[Death], None]], Process]
+"""(target, slots, on_message, on_death): how a runner is come by."""
 
 
 class Work(Protocol):
@@ -77,7 +94,10 @@ class Runner:
         load_timeout_s: float,
         on_free: Callable[[], None],
         on_death: Callable[[str, str], None],
+        connect: Connect = run_child,
+        crowded_s: float = 0.0,
     ) -> None:
+        """`crowded_s`: how long batches of other gateway processes may keep the runner from one of ours."""
         self.target = target
         self.ready = False
         self._restarts = Restarts(f"the runner of {target}")
@@ -93,7 +113,9 @@ class Runner:
         self._begun = 0
         self._batches = 0
         self._lingering = Lingering()
-        self._process: RunnerProcess | None = None
+        self._connect = connect
+        self._crowded_ns = int(crowded_s * 1e9)
+        self._process: Process | None = None
         self._closed: asyncio.Event | None = None
         self._restart: asyncio.TimerHandle | None = None
 
@@ -131,9 +153,9 @@ class Runner:
         return (item for sent in self._sent.values() for item in sent.work.items)
 
     def start(self) -> None:
-        args = ["--target", self.target, "--memory", str(self._memory.fd)]
-        args += ["--slots", str(self._slots), "--slot-bytes", str(self._memory.slot_bytes)]
-        self._process = RunnerProcess("gateway.runner_main", args, [self._memory.fd], self._take, self._dead)
+        for slot in range(self._slots):
+            self._memory.marks[slot] = 0
+        self._process = self._connect(self.target, self._memory, self._take, self._dead)
 
     def load(self, session: Session, first: bool = False) -> None:
         """Open `session`; await `session.opened` for the outcome. `first`: before others that wait to be opened."""
@@ -179,9 +201,11 @@ class Runner:
         for sent in self._sent.values():
             work = sent.work
             patience_s = PATIENCE * work.session.expected_s(work.rows) + GRACE_S
-            if sent.begun_ns and now > max(
-                work.deadline_ns + int(GRACE_S * 1e9), sent.begun_ns + int(patience_s * 1e9)
-            ):
+            begun_ns, others_ns = self._memory.marks[sent.slot], 0
+            if begun_ns <= 0:
+                begun_ns, others_ns = sent.begun_ns, self._crowded_ns
+            due_ns = max(work.deadline_ns + int(GRACE_S * 1e9), begun_ns + int(patience_s * 1e9))
+            if begun_ns and now > due_ns + others_ns:
                 self._kill("hang")
         if self._loading.overdue:
             self._kill("hang")
@@ -232,6 +256,8 @@ class Runner:
         if reach > self._memory.slot_bytes:
             raise wire.WireError(f"outputs end at {reach}, beyond the slot")
         work = self._pop(done)
+        if self._crowded_ns:  # until the runner turned to it, it ran batches of others
+            work.sent_ns = max(work.sent_ns, -self._memory.marks[done.slot])
         self._memory.used(done.slot, reach)
         work.session.learn(work.padded or work.rows, (done.end_ns - done.start_ns) / 1e9)
         work.done(done, self._memory.slots[done.slot])
@@ -259,6 +285,15 @@ class Runner:
                 one.begun_ns = now
                 one.work.sent_ns = max(one.work.sent_ns, since_ns)
 
+    def _begun_first(self) -> tuple[list[Sent], int]:
+        """What is in flight, and how many of the first ran. Where others use the runner too, its marks tell."""
+        in_flight = list(self._sent.values())
+        if not self._crowded_ns:
+            return in_flight, self._begun
+        marks = self._memory.marks
+        in_flight.sort(key=lambda sent: marks[sent.slot] <= 0)
+        return in_flight, sum(marks[sent.slot] > 0 for sent in in_flight)
+
     def _dead(self, death: Death) -> None:
         """Blame what it was doing, start another."""
         was_ready, self.ready, self._process = self.ready, False, None
@@ -274,11 +309,14 @@ class Runner:
 
     def _blame(self, death: Death) -> None:
         """The session being opened is the suspect if there is one, else the batches that ran; the rest stood by."""
-        begun = 0 if self._loading.died(death.words) else self._begun
-        works = [sent.work for sent in self._sent.values()]
+        in_flight, begun = self._begun_first()
+        begun = 0 if self._loading.died(death.words) else begun
+        works = [sent.work for sent in in_flight]
         self._sent, self._begun, self._free = {}, 0, list(range(self._slots))
         suspected_until_ns = time.monotonic_ns() + SUSPECTED_NS
         told = parts([work.session.subject for work in works], begun)
+        if death.crowded:
+            told = [Part.SUSPECT if part is Part.CULPRIT else part for part in told]
         for work, part in zip(works, told, strict=True):
             if part is Part.SUSPECT and Part.CULPRIT not in told:
                 work.session.suspected_until_ns = suspected_until_ns

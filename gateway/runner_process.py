@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gateway.post import Post
+from gateway.slots import SlotMemory
 from model_store.sandbox import child_environment
 
 _SIGNALS = {
@@ -38,6 +39,8 @@ class Death(NamedTuple):
 
     cause: str
     words: str
+    crowded: bool = False
+    """Batches of several gateway processes ran in it: none of them can tell alone whose killed it."""
 
 
 class RunnerProcess:
@@ -88,6 +91,23 @@ class RunnerProcess:
         code = self._process.wait()
         os.close(self._pidfd)
         self._on_death(_death(code, self._killed_for))
+
+
+def run_child(
+    target: str,
+    memory: SlotMemory,
+    on_message: Callable[[bytes], None],
+    on_death: Callable[[Death], None],
+    door: int | None = None,
+) -> RunnerProcess:
+    """Start a runner. `door`: descriptor through which further channels will be handed to it (gateway/channel.py)."""
+    args = ["--target", target, "--memory", str(memory.fd)]
+    args += ["--slots", str(memory.count), "--slot-bytes", str(memory.slot_bytes)]
+    fds = [memory.fd]
+    if door is not None:
+        args += ["--door", str(door)]
+        fds.append(door)
+    return RunnerProcess("gateway.runner_main", args, fds, on_message, on_death)
 
 
 def _death(code: int, killed_for: str) -> Death:

@@ -21,7 +21,8 @@ from gateway.batcher import Batcher, late
 from gateway.fairness import Turns
 from gateway.health import Health, Subject
 from gateway.ranking import VersionRoute
-from gateway.runner import Runner
+from gateway.runner import Connect, Runner
+from gateway.runner_process import run_child
 from gateway.session import Session
 from gateway.statistics import Statistics
 from model_store.entities import Signature, TensorSpec
@@ -49,12 +50,16 @@ class Runners:
         health: Health,
         on_death: Callable[[str, str], None] = lambda target, cause: None,
         statistics: Statistics | None = None,
+        connect: Connect = run_child,
+        crowded_s: float = 0.0,
     ) -> None:
+        """`connect`, `crowded_s`: of every runner (gateway/runner.py)."""
         self.health = health
         self._statistics = statistics or Statistics()
         self._slot_bytes = slot_bytes
         self._load_timeout_s = load_timeout_s
         self._on_death = on_death
+        self._connect, self._crowded_s = connect, crowded_s
         self._runners: dict[str, Runner] = {}
         self._numbers = itertools.count(1)
         self._waiting: Turns[Batcher] = Turns()
@@ -70,7 +75,7 @@ class Runners:
         """Start sweeping, and the runners of `targets` at once."""
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)
         for target in targets:
-            self._of(target)
+            self.ensure(target)
 
     async def close(self) -> None:
         """Stop every runner and wait until they are gone."""
@@ -111,7 +116,7 @@ class Runners:
             instances=instances,
         )
         session = Session(subject, load, target)
-        self._of(target).load(session, first)
+        self.ensure(target).load(session, first)
         return session
 
     def unload(self, session: Session) -> None:
@@ -133,9 +138,13 @@ class Runners:
             for target, runner in self._runners.items()
         }
 
-    def _of(self, target: str) -> Runner:
+    def ensure(self, target: str) -> Runner:
+        """The runner of a target, started if need be."""
         if target not in self._runners:
-            runner = Runner(target, self._slot_bytes, self._load_timeout_s, self._schedule, self._on_death)
+            runner = Runner(
+                target, self._slot_bytes, self._load_timeout_s, self._schedule, self._on_death, self._connect,
+                self._crowded_s,
+            )  # fmt: skip
             self._runners[target] = runner
             runner.start()
         return self._runners[target]

@@ -25,10 +25,12 @@ from gateway.health import Health
 from gateway.metrics import Metrics
 from gateway.ranking import VersionRoute
 from gateway.router import RouteTable
+from gateway.runner import Connect
+from gateway.runner_process import run_child
 from gateway.runners import Runners
 from gateway.settings import Settings
 from gateway.shared_memory import Regions
-from gateway.statistics import Statistics
+from gateway.statistics import Cells, Statistics
 from gateway.tensors import Checked, Tensor, wrong
 
 REFERENCE_TARGET = "ort-cpu"
@@ -65,14 +67,28 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 class Serving:
     """What answers requests: the route table and everything behind it. The follower replaces the table."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        cells: Cells | None = None,
+        health: Health | None = None,
+        connect: Connect = run_child,
+    ) -> None:
+        """`cells`, `health`, `connect`: where counts are kept, who is told of deaths and how runners are come by, when
+        this is one of several gateway processes (gateway/fronts)."""
         self.settings = settings
-        self.statistics = Statistics(lambda: self.table)
+        self.statistics = Statistics(lambda: self.table, cells)
         self.metrics = Metrics(self.statistics)
-        self.health = Health()
+        self.health = health or Health()
         self.regions = Regions(settings.shared_memory, most_bytes=settings.slot_bytes)
         self.runners = Runners(
-            settings.slot_bytes, settings.load_timeout_s, self.health, self.metrics.runner_died, self.statistics
+            settings.slot_bytes,
+            settings.load_timeout_s * settings.gateways,  # one may wait for what each of the others has it open
+            self.health,
+            self.metrics.runner_died,
+            self.statistics,
+            connect,
+            settings.timeout_s if settings.gateways > 1 else 0.0,
         )
         self.admission = Admission(settings.max_inflight, _BYTES_IN_FLIGHT_SLOTS * settings.slot_bytes)
         self.table = RouteTable(health=self.health)

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="HTTP port (0: any free one)")
     grpc_port: int = Field(8001, ge=0, le=65535, description="gRPC port (0: any free one)")
     grpc: bool = Field(True, description="serve gRPC beside HTTP")
+    gateways: int = Field(1, ge=1, le=64, description="processes that accept requests (more: for many cores)")
     data: Path = Field(Path("forgeway-data"), description="data folder: catalog, blobs, work")
     database_url: str | None = Field(None, description="catalog elsewhere, e.g. postgresql+psycopg://user@host/db")
     server_name: str = Field("forgeway", description="name in V2 server metadata (some clients insist on 'triton')")
