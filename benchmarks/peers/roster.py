@@ -68,7 +68,7 @@ PEERS = {
         ),
         Peer(
             "litserve", "LitServe", "litserve",
-            "a worker process for each model, fast queue (ZeroMQ), batches up to 32 without waiting",
+            "a worker process for each model, fast queue (ZeroMQ), batches up to 32 within 1 ms",
         ),
         Peer(
             "bentoml", "BentoML", "bentoml",

@@ -1,0 +1,165 @@
+"""Paced load and the soak judge what happened: wrong answers are found out, stalls count, growth is seen."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import steady, targets
+from benchmarks.measurements import ALL
+from benchmarks.paced import Question
+from benchmarks.soak import MIB, Memory, Soak, markdown
+from benchmarks.steady import Paced
+from gateway.client.tensors import LENGTH_HEADER
+
+EXPECTED = np.array([[1.0, 2.0, 3.0]], np.float32)
+
+
+def answer(values: np.ndarray) -> tuple[bytes, int]:
+    size = {"binary_data_size": values.nbytes}
+    output = {"name": "y", "shape": list(values.shape), "datatype": "FP32", "parameters": size}
+    head = json.dumps({"model_name": "m", "outputs": [output]}).encode()
+    return head + values.tobytes(), len(head)
+
+
+@contextmanager
+def server(body: Callable[[int], bytes], head: int, status: Callable[[int], int] = lambda _: 200) -> Iterator[int]:
+    """Answers the n-th request with `body(n)` and `status(n)`; whatever is asked."""
+    count = iter(range(1_000_000))
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            number = next(count)
+            self.rfile.read(int(self.headers["content-length"]))
+            content = body(number)
+            self.send_response(status(number))
+            self.send_header("content-length", str(len(content)))
+            self.send_header(LENGTH_HEADER, str(head))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running.server_address[1]
+        running.shutdown()
+
+
+@pytest.fixture
+def question(tmp_path: Path) -> dict[str, str]:
+    request, expected = tmp_path / "q.http", tmp_path / "q.npz"
+    request.write_bytes(b"POST /x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nok")
+    np.savez(expected, y=EXPECTED)
+    return {"model": "m", "request": str(request), "expected": str(expected)}
+
+
+def test_the_load_keeps_its_rate_and_right_answers_are_right(question: dict[str, str], tmp_path: Path):
+    content, head = answer(EXPECTED * 1.001)
+    with server(lambda _: content, head) as port:
+        paced = steady.run(port, [question], 100.0, 1.0, tmp_path)
+    assert paced.failed == 0
+    assert paced.totals["m"]["count"] == pytest.approx(100, abs=2)
+    assert sum(window["count"] for window in paced.windows) == paced.totals["m"]["count"]
+
+
+def test_another_rows_answer_and_a_refusal_are_counted(question: dict[str, str], tmp_path: Path):
+    right, head = answer(EXPECTED)
+    wrong, _ = answer(EXPECTED[:, ::-1].copy())
+    with server(lambda n: wrong if n == 3 else right, head, lambda n: 503 if n == 5 else 200) as port:
+        paced = steady.run(port, [question], 50.0, 0.5, tmp_path)
+    assert paced.failed == 2
+    assert sorted(paced.faults) == [
+        "HTTP/1.1 503 Service Unavailable",
+        "output 'y' has cosine 0.714 with the reference's",
+    ]
+
+
+def test_a_stall_is_felt_by_all_that_were_planned_meanwhile(question: dict[str, str], tmp_path: Path):
+    """A server that holds everything for 0.3 s once: an open loop goes on asking, so many answers are late, not one."""
+    content, head = answer(EXPECTED)
+    lock = threading.Lock()
+
+    def body(number: int) -> bytes:
+        with lock:
+            if number == 20:
+                time.sleep(0.3)
+        return content
+
+    with server(body, head) as port:
+        paced = steady.run(port, [question], 200.0, 1.0, tmp_path)
+    assert paced.failed == 0
+    assert paced.totals["m"]["p90_s"] > 0.1
+
+
+def test_an_answer_is_judged_by_its_numbers_not_by_its_bytes_alone():
+    asked = Question("m", b"", {"y": EXPECTED})
+    ok = b"HTTP/1.1 200 OK\r\ncontent-length: 1"
+    content, head = answer(EXPECTED * 2)
+    header = ok + f"\r\nInference-Header-Content-Length: {head}".encode()
+    assert asked.fault(header, content) is None and len(asked.known) == 1
+    assert asked.fault(header, content) is None
+    content, _ = answer(np.full_like(EXPECTED, np.nan))
+    assert "cosine nan" in str(asked.fault(header, content))
+    content, head = answer(EXPECTED.ravel())
+    header = ok + f"\r\n{LENGTH_HEADER}: {head}".encode()
+    assert "is (3,), not (1, 3)" in str(asked.fault(header, content))
+
+
+def memory(growth_per_hour: float) -> Memory:
+    at = [10.0 * step for step in range(181)]
+    sizes = [int(100 * MIB + growth_per_hour * MIB * (second / 3600) + MIB * math.sin(second)) for second in at]
+    return Memory("gateway", at, sizes, sizes)
+
+
+def test_growth_is_told_from_noise():
+    assert memory(0).flat(1800)
+    assert not memory(20).flat(1800)
+    assert memory(20).growth("rss", 1800) == pytest.approx(10 * MIB, rel=0.1)
+
+
+def test_what_fills_in_the_first_fifth_is_no_leak():
+    filling = memory(0)
+    filling.rss = [size - max(0, 30 - step) * MIB for step, size in enumerate(filling.rss)]
+    assert filling.flat(1800)
+
+
+def test_a_soak_that_did_not_keep_up_is_not_steady():
+    """In overload p99 / p50 is near one: both are the backlog. That must not pass."""
+    total = {"count": 1000, "rate": 70.0, "p50_s": 2.0, "p99_s": 2.2, "failed": 0, "faults": {}}
+    soak = Soak(100.0, 70.0, 30, Paced({"m": total}, []), {1: memory(0)}, [])
+    verdicts = {what: held for what, _, held in soak.verdicts()}
+    assert verdicts["m: p99 / p50 <= 3"] and not verdicts["m: p50 below the time of an answer at capacity"]
+    assert "**missed**" in markdown(soak, {})
+
+
+def test_targets_are_met_or_missed_or_not_measured(tmp_path: Path):
+    rows = [targets.Row("a", "<=", 3, 3.0, "3.0", ""), targets.Row("b", ">=", 5, 4.9, "4.9", "")]
+    rows.append(targets.Row("c", "<=", 1, None, "", "needs a peer"))
+    assert [row.verdict for row in rows] == ["met", "**missed**", "not measured"]
+    assert "| b | ≥ 5 | 4.9 | **missed** |  |" in targets.markdown(rows, {})
+    slug = "no-such-machine"
+    assert next(targets.peer_rows(tmp_path, slug)).how == "make bench-peers"
+    row = {"title": "t", "sign": ">=", "bound": 5, "found": 6.0, "text": "6.0", "best": "Slow"}
+    (tmp_path / f"2026-01-01-peers-{slug}.json").write_text(json.dumps({"targets": [row]}))
+    assert next(targets.peer_rows(tmp_path, slug)).verdict == "met"
+
+
+def test_every_measurement_can_be_asked_for_by_name():
+    assert {"start", "first", "echo", "swaps", "overhead", "image", "steadiness"} <= set(ALL)
