@@ -116,7 +116,8 @@ def test_a_replaced_model_and_another_variant_are_told_as_they_are(tmp_path: Pat
     async def test(serving: Serving) -> None:
         for seed, variants in ((1, {}), (2, {"fast": {1: 9.0}}), (3, {})):
             model = zoo.mlp(seed=seed)
-            await deploy(serving, "m", model, tmp_path, variants)
+            (folder := tmp_path / str(seed)).mkdir()
+            await deploy(serving, "m", model, folder, variants)
             for _ in range(3):
                 answer = await ask(serving, "m", header(), x.tobytes())
                 text, y = told(answer)
