@@ -23,7 +23,7 @@ def reproduce_script(title: str, trail: Sequence[tuple[Step, Mapping[str, Digest
         "# DATA_FOLDER is the gateway's; `python` must be one that has forgeway. Every step leaves answer.json.",
         "set -eu",
         'data=$(realpath "$1") work=$(realpath "${2:-.}")',
-        """blob() { printf '%s/blobs/sha256/%.2s/%s' "$data" "$1" "$1"; }""",
+        """blob() { python -m model_store.unpack "$data/blobs" "$1"; }""",
     ]
     made: dict[Digest, str] = {}
     for number, (step, files) in enumerate(trail, start=1):

@@ -28,6 +28,7 @@ from compilers.lease import Lease
 from compilers.patience import AWAY, patiently
 from compilers.pipeline import Rejected
 from compilers.recipe import candidates
+from compilers.tidying import keep_tidy
 from model_store.entities import Job, JobKind, JobState, Variant, Verdict
 from model_store.errors import LeaseLost, NotFound
 from model_store.policy import Policy
@@ -80,6 +81,7 @@ def run_worker(
         Lane(JobKind.COMPILE, _compile_target, nice=nice),
     )
     threads = [threading.Thread(target=follow, args=(lane,), name=lane.kind.value) for lane in lanes]
+    threads.append(threading.Thread(target=keep_tidy, args=(store, stop), name="tidying"))
     for thread in threads:
         thread.start()
     for thread in threads:

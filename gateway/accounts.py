@@ -91,5 +91,5 @@ class Accounts:
         total = 0
         for digest in self._store.blobs.digests():
             with contextlib.suppress(OSError, BlobMissing):
-                total += self._store.blobs.path(digest).stat().st_size
+                total += sum(filter(None, self._store.blobs.footprint(digest)))
         self._metrics.set_blob_bytes(total)

@@ -147,7 +147,7 @@ def _samples(store: ModelStore, version: ModelVersion, variants: Iterable[Varian
     validated = next((item.agreement.samples for item in evidence if item.agreement is not None), None)
     return SampleFacts(
         sha256=version.samples,
-        size_bytes=_size(store, version.samples),
+        size_bytes=_stored(store, [version.samples]),
         count=split.get("count"),
         calibration=split.get("calibration"),
         validation=split.get("validation", validated),
@@ -161,14 +161,9 @@ def _stored_of(store: ModelStore, variant: Variant) -> int | None:
 
 
 def _stored(store: ModelStore, digests: Iterable[str]) -> int | None:
-    sizes = [_size(store, digest) for digest in digests]
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
-
-
-def _size(store: ModelStore, digest: str) -> int | None:
+    """What blobs take for good; None when one of them is gone."""
     try:
-        return store.blobs.size(digest)
+        return sum(store.blobs.footprint(digest).kept for digest in digests)
     except BlobMissing:
         return None
 

@@ -20,6 +20,7 @@ _: type[BlobStore] = LocalBlobs
 CONTENT = b"weights " * 300_000
 """More than one chunk."""
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
+PACKABLE = b"weights " * 12_000
 
 
 @pytest.fixture
@@ -199,6 +200,30 @@ def test_a_writer_killed_at_any_call_leaves_the_blob_whole_or_absent(verb, when,
     assert step > 5, "it was killed at every call before"
 
 
+@pytest.mark.parametrize("verb", ["pack", "path"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_packer_killed_at_any_call_loses_nothing(verb, when, tmp_path):
+    """`path` of a packed blob unpacks it: there too the blob is whole at every moment, in one form or the other."""
+    for step in range(1, 60):
+        blobs = LocalBlobs(tmp_path / str(step))
+        digest = blobs.put_bytes(PACKABLE)
+        if verb == "path":
+            blobs.pack(digest)
+        status = _run_and_die_at(step, when, lambda blobs=blobs, digest=digest: getattr(blobs, verb)(digest))
+        assert list(blobs.digests()) == [digest] and blobs.verify(digest)
+        with blobs.open(digest) as stored:
+            assert stored.read() == PACKABLE
+        assert blobs.pack(digest).plain is None and blobs.path(digest).read_bytes() == PACKABLE
+        blobs.sweep(older_than_s=-1)
+        assert list((blobs.root / "incoming").iterdir()) == []
+        if status == 0:
+            break
+        assert status == signal.SIGKILL
+    else:
+        pytest.fail("the packer never finished")
+    assert step > 4, "it was killed at every call before"
+
+
 def test_readers_never_see_a_part_while_many_write(blobs, file):
     stop, torn = threading.Event(), []
 
@@ -239,7 +264,7 @@ def _run_and_die_at(step: int, when: str, work: Callable[[], object]) -> int:
 
             return wrapped
 
-        for name in ("open", "write", "fsync", "replace", "rename", "mkdir", "fchmod", "utime", "close"):
+        for name in ("open", "write", "fsync", "replace", "rename", "mkdir", "fchmod", "utime", "unlink", "close"):
             setattr(os, name, deadly(getattr(os, name)))
         try:
             work()
