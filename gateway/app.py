@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Coroutine
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from gateway.bodies import BoundedBodies
 from gateway.children import Child
 from gateway.door import Door
 from gateway.errors import APPLICATION_JSON, GatewayError, error_body, status_of, text_of
+from gateway.everyone import Alone, Everyone
 from gateway.fastlane import FastLane
 from gateway.follow import Follower
 from gateway.logs import LOGGER, event, set_up
@@ -72,7 +74,7 @@ def run(settings: Settings) -> int:
     """Run a gateway until it is told to stop; the exit code of the process."""
     set_up(settings.log_level)
     try:
-        code: int = uvloop.run(_run(settings))
+        code: int = uvloop.run(_run(settings) if settings.gateways == 1 else _run_many(settings))
     except (StartRefused, StoreError, OSError) as exc:
         event(logging.ERROR, "not started", reason=str(exc))
         return 1
@@ -80,36 +82,72 @@ def run(settings: Settings) -> int:
 
 
 async def _run(settings: Settings) -> int:
-    try:
+    with taking_port(settings):
         listener = listen(settings.host, settings.port)
-    except OSError as exc:
-        where = f"{settings.host}:{settings.port}"
-        raise StartRefused(f"cannot listen on {where}: {exc.strerror}; take another --port (0: any free one)") from exc
     with listener:
-        grpc = _grpc_server(settings) if settings.grpc else None
-        async with started(settings) as gateway, contextlib.AsyncExitStack() as stack:
-            closing = asyncio.Event()
-            server = Server(build_app(gateway), settings, lambda: _drain(gateway), closing.set)
-            where = url_of(listener)
-            if grpc is not None:
-                await grpc.start(gateway)
-                where += f" (gRPC: {grpc.address})"
-                await stack.enter_async_context(_closed_with(grpc, closing, settings.drain_timeout_s))
-            async with _background(announcement=_announce(gateway, where)):
-                await server.serve(sockets=[listener])
+        grpc = None
+        if settings.grpc:
+            with taking_grpc_port():
+                grpc = grpc_server(settings, settings.grpc_port)
+        async with (
+            started(settings, Serving(settings)) as gateway,
+            served(gateway, grpc) as server,
+            background(announcement=announce(gateway, address(listener, grpc))),
+        ):
+            await server.serve(sockets=[listener])
     return 0
 
 
-def _grpc_server(settings: Settings) -> GrpcServer:
-    """Raises StartRefused when its port is taken."""
-    from gateway.grpc.server import GrpcServer  # the library costs memory: only who serves it pays
+async def _run_many(settings: Settings) -> int:
+    from gateway.fronts import primary  # one process has no use for it
 
+    return await primary.run(settings)
+
+
+@contextlib.contextmanager
+def taking_port(settings: Settings) -> Iterator[None]:
+    """Raises StartRefused when the port is taken."""
     try:
-        return GrpcServer(settings.host, settings.grpc_port)
+        yield
+    except OSError as exc:
+        where = f"{settings.host}:{settings.port}"
+        raise StartRefused(f"cannot listen on {where}: {exc.strerror}; take another --port (0: any free one)") from exc
+
+
+@contextlib.contextmanager
+def taking_grpc_port() -> Iterator[None]:
+    """Raises StartRefused when the port is taken."""
+    try:
+        yield
     except OSError as exc:
         raise StartRefused(
             f"cannot serve gRPC: {exc}; take another --grpc-port (0: any free one), or --no-grpc"
         ) from exc
+
+
+def grpc_server(settings: Settings, port: int, shared: bool = False) -> GrpcServer:
+    """Raises OSError when the port is taken."""
+    from gateway.grpc.server import GrpcServer  # the library costs memory: only who serves it pays
+
+    return GrpcServer(settings.host, port, shared)
+
+
+def address(listener: socket.socket, grpc: GrpcServer | None) -> str:
+    """Where it answers, in words."""
+    return url_of(listener) + ("" if grpc is None else f" (gRPC: {grpc.address})")
+
+
+@contextlib.asynccontextmanager
+async def served(
+    gateway: Gateway, grpc: GrpcServer | None, server: Callable[..., Server] = Server
+) -> AsyncIterator[Server]:
+    """The HTTP server of a gateway, ready to serve; gRPC answers already, and drains when HTTP does."""
+    closing = asyncio.Event()
+    async with contextlib.AsyncExitStack() as stack:
+        if grpc is not None:
+            await grpc.start(gateway)
+            await stack.enter_async_context(_closed_with(grpc, closing, gateway.settings.drain_timeout_s))
+        yield server(build_app(gateway), gateway.settings, lambda: _drain(gateway), closing.set)
 
 
 @contextlib.asynccontextmanager
@@ -129,25 +167,33 @@ async def _closed_with(grpc: GrpcServer, closing: asyncio.Event, patience_s: flo
 
 
 @contextlib.asynccontextmanager
-async def started(settings: Settings) -> AsyncIterator[Gateway]:
-    """Everything, running. Raises StartRefused, StoreError."""
-    async with contextlib.AsyncExitStack() as stack:
-        store = await asyncio.to_thread(ModelStore.open, settings.data, settings.database_url)
-        stack.callback(store.close)
+async def started(settings: Settings, serving: Serving, everyone: Everyone | None = None) -> AsyncIterator[Gateway]:
+    """Everything, running: what answers, and what there is once. Raises StartRefused, StoreError."""
+    worker = _worker(settings) if settings.compile else None
+    async with opened(settings, serving, everyone, worker) as gateway, contextlib.AsyncExitStack() as stack:
         await asyncio.to_thread(uploads.sweep, settings.data / "uploads")
-        keyring = await _keyring(settings, store)
-        serving = Serving(settings)
-        await stack.enter_async_context(serving)
-        follower = Follower(store, serving, settings)
-        worker = _worker(settings) if settings.compile else None
-        accounts = Accounts(store, serving.metrics)
-        await stack.enter_async_context(
-            _background(follower=follower.run(), keyring=keyring.watch(), accounts=accounts.keep())
-        )
+        accounts = Accounts(gateway.store, serving.metrics)
+        await stack.enter_async_context(background(accounts=accounts.keep()))
         if worker is not None:
             worker.start()
             stack.push_async_callback(worker.stop)
-        yield Gateway(settings, store, serving, follower, keyring, worker, ServerControls(settings.log_level))
+        yield gateway
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    settings: Settings, serving: Serving, everyone: Everyone | None = None, worker: Child | None = None
+) -> AsyncIterator[Gateway]:
+    """What every process that answers is made of, running. Raises StartRefused, StoreError."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = await asyncio.to_thread(ModelStore.open, settings.data, settings.database_url)
+        stack.callback(store.close)
+        keyring = await _keyring(settings, store)
+        await stack.enter_async_context(serving)
+        follower = Follower(store, serving, settings)
+        await stack.enter_async_context(background(follower=follower.run(), keyring=keyring.watch()))
+        controls = ServerControls(settings.log_level)
+        yield Gateway(settings, store, serving, follower, keyring, worker, controls, everyone or Alone())
 
 
 def build_app(gateway: Gateway) -> Door:
@@ -229,14 +275,17 @@ def _drain(gateway: Gateway) -> None:
         gateway.worker.stop_soon()
 
 
-async def _announce(gateway: Gateway, where: str) -> None:
-    """Say that the gateway answers, once it does: one line on stdout, for people and for scripts that wait."""
+async def announce(gateway: Gateway, where: str, trouble: Callable[[], str] = str) -> None:
+    """Say that the gateway answers, once it does: one line on stdout, for people and for scripts that wait.
+
+    `trouble`: why it does not yet, beside what keeps this process from it; empty when nothing does.
+    """
     waited = 0.0
-    while not gateway.serving.ready()[0]:
+    while reason := gateway.serving.ready()[1] or trouble():
         await asyncio.sleep(_LOOK_S)
         waited += _LOOK_S
         if waited >= _IMPATIENT_S:
-            event(logging.WARNING, "not ready yet", reason=gateway.serving.ready()[1])
+            event(logging.WARNING, "not ready yet", reason=reason)
             waited = 0.0
     # What was imported and built by now stays: a full collection need not walk it (100 ms in which nobody is answered).
     gc.freeze()
@@ -244,7 +293,7 @@ async def _announce(gateway: Gateway, where: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _background(**coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def background(**coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Tasks, by name, that run until the block ends. One that fails is logged: it should have known better."""
     tasks = [asyncio.create_task(coroutine, name=name) for name, coroutine in coroutines.items()]
     for task in tasks:

@@ -2,7 +2,7 @@
 
 A child that ends is started again after a pause that doubles (so a child that cannot start does not spin) and falls
 back to the shortest one when the child has lived a while. Runners have their own supervision (runners.py), since
-they hold requests; a child here holds leased work that another one can take over.
+they hold requests; a child here holds leased work that another one can take over, or connections (gateway/fronts).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class Child:
         self.name = name
         self.pid: int | None = None
         self.starts = 0
+        self.last = False
+        """Whether it is not started again once it ends."""
         self._command = (sys.executable, "-m", "gateway.launch", str(os.getpid()), module, *args)
         self._environment = child_environment() | dict(environment or {})
         self._stopping: asyncio.Task[None] | None = None
@@ -64,23 +66,45 @@ class Child:
             await process.wait()
         self.pid = None
 
+    async def ended(self, patience_s: float) -> None:
+        """Wait for the end of its last life, which somebody else has asked for; SIGKILL after `patience_s`."""
+        if self._supervision is None:
+            return
+        done, _ = await asyncio.wait({self._supervision}, timeout=patience_s)
+        if not done:
+            if self._process is not None:
+                _signal(self._process, signal.SIGKILL)
+            await asyncio.wait({self._supervision}, timeout=patience_s)
+        self._supervision.cancel()
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        """Begin a life."""
+        return await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self._environment,
+        )
+
+    def _died(self) -> None:
+        """A life has ended."""
+
     async def _supervise(self) -> None:
         pause = FIRST_PAUSE_S
-        while True:
+        while not self.last:
             started = time.monotonic()
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env=self._environment,
-            )
+            self._process = await self._spawn()
             self.pid, self.starts = self._process.pid, self.starts + 1
             event(logging.INFO, "child started", child=self.name, pid=self.pid)
             await self._relay(self._process)
             code = await self._process.wait()
             self.pid = None
+            self._died()
             lived = time.monotonic() - started
+            if self.last:
+                event(logging.INFO, "child ended", child=self.name, code=code, lived_s=round(lived, 1))
+                return
             pause = FIRST_PAUSE_S if lived > LIVED_S else pause
             event(logging.WARNING, "child ended", child=self.name, code=code, lived_s=round(lived, 1), again_in_s=pause)
             await asyncio.sleep(pause)
@@ -88,8 +112,7 @@ class Child:
 
     async def _relay(self, process: asyncio.subprocess.Process) -> None:
         """What the child says becomes events: one stream, one format. Ends when the child's output does."""
-        assert process.stdout is not None
-        while True:
+        while process.stdout is not None:
             try:
                 line = await process.stdout.readline()
             except ValueError:  # a line longer than the stream's limit: the rest of it comes as lines of its own

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
+from typing import Any
 
 from gateway.batcher import Batcher
 from gateway.errors import NotReady
@@ -88,6 +89,11 @@ class Follower:
     def hold(self, name: str) -> tuple[bool, Override]:
         """Whether a model is loaded, and what its last load changed of it."""
         return name not in self._unloaded, self._overrides.get(name, {})
+
+    def held(self) -> list[tuple[str, dict[str, Any]]]:
+        """What was loaded otherwise and unloaded so far, as the deeds (gateway/everyone.py) that do it elsewhere."""
+        loaded = [("hold", {"name": name, "loaded": True, "override": one}) for name, one in self._overrides.items()]
+        return [*loaded, *(("hold", {"name": name, "loaded": False}) for name in self._unloaded)]
 
     def set_hold(self, name: str, loaded: bool, override: Override | None = None) -> None:
         """Load or unload a model, in the memory of this gateway only; routing follows at once."""

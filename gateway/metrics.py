@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter as Tally
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -32,6 +32,21 @@ _FAILURES = {
     "queue_full": "REJECTED", "deadline": "REJECTED", "draining": "REJECTED", "memory": "REJECTED",
     "rate_limit": "REJECTED", "cancelled": "CANCELED", "model_failed": "BACKEND", "runner_died": "BACKEND",
 }  # fmt: skip
+
+
+class Inside(NamedTuple):
+    """What is inside one process at this moment: the gauges that add up over processes."""
+
+    inflight: int
+    limit: int
+    depths: list[tuple[str, str, int]]
+    """Model, version, requests that wait."""
+
+
+def inside(serving: Serving) -> Inside:
+    """Of this process."""
+    depths = [(*where, batcher.depth) for where, batcher in serving.batchers.items()]
+    return Inside(serving.admission.inflight, serving.admission.limit, depths)
 
 
 class _Series:
@@ -141,9 +156,9 @@ class Metrics:
         elif agreement.top1 is not None:
             self._accuracy.labels(*labels).set(agreement.top1 - 1)
 
-    def render(self) -> bytes:
-        """Everything, in the Prometheus text format 0.0.4."""
-        return generate_latest(self.registry) + ("\n".join(self._lines()) + "\n").encode()
+    def render(self, others: Sequence[Inside] = ()) -> bytes:
+        """Everything, in the Prometheus text format 0.0.4. `others`: the other processes of this gateway."""
+        return generate_latest(self.registry) + ("\n".join(self._lines(others)) + "\n").encode()
 
     def _bounded(self, model: str) -> str:
         if model not in self._models:
@@ -167,7 +182,7 @@ class Metrics:
                 found[failure._replace(model=self._bounded(failure.model))] += count
         return found
 
-    def _lines(self) -> Iterator[str]:
+    def _lines(self, others: Sequence[Inside]) -> Iterator[str]:
         found = self._series()
         which = [
             (series.label_pairs(tuple(zip(("model", "version", "variant", "target"), key, strict=True))), one)
@@ -208,20 +223,31 @@ class Metrics:
             yield f'forgeway_requests_shed_total{{reason="{reason}"}} {float(self._statistics.times(_SHED, reason))}'
         yield series.head("forgeway_db_errors_total", "counter", "Failed reads of the catalog")
         yield f"forgeway_db_errors_total {float(self._statistics.times(_DB_ERRORS))}"
-        yield from self._gauges()
+        yield from self._gauges(others)
         yield from self._triton(found, failures)
 
-    def _gauges(self) -> Iterator[str]:
+    def _gauges(self, others: Sequence[Inside]) -> Iterator[str]:
         serving = self._serving
         if serving is None:
             return
+        everyone = (inside(serving), *others)
+        yield series.head("forgeway_gateways", "gauge", "Processes that accept requests")
+        yield f"forgeway_gateways {len(everyone)}"
         yield series.head("forgeway_inflight_requests", "gauge", "Predictions inside")
-        yield f"forgeway_inflight_requests {serving.admission.inflight}"
+        yield f"forgeway_inflight_requests {sum(one.inflight for one in everyone)}"
         yield series.head("forgeway_concurrency_limit", "gauge", "Most predictions inside")
-        yield f"forgeway_concurrency_limit {serving.admission.limit}"
-        yield series.head("forgeway_queue_depth", "gauge", "Predictions waiting for a runner")
-        for (model, version), batcher in serving.batchers.items():
-            yield f"forgeway_queue_depth{{{_pairs(model=model, version=version)}}} {batcher.depth}"
+        yield f"forgeway_concurrency_limit {sum(one.limit for one in everyone)}"
+        depths: Tally[tuple[str, str]] = Tally()
+        for one in everyone:
+            for model, version, depth in one.depths:
+                depths[model, version] += depth
+        for name, words in (
+            ("forgeway_queue_depth", "Predictions waiting for a runner"),
+            ("nv_inference_pending_request_count", "Requests awaiting execution"),
+        ):
+            yield series.head(name, "gauge", words)
+            for (model, version), depth in depths.items():
+                yield f"{name}{{{_pairs(model=model, version=version)}}} {depth}"
         yield series.head("forgeway_workers", "gauge", "Runners that are ready")
         for target, facts in serving.runners.state().items():
             accelerator, runtime = _hardware(target)
@@ -252,10 +278,6 @@ class Metrics:
         yield series.head("nv_inference_request_failure", "counter", "Failed requests")
         for (model, version, reason), count in failures.items():
             yield f"nv_inference_request_failure{{{_pairs(model=model, version=version, reason=reason)}}} {count}"
-        yield series.head("nv_inference_pending_request_count", "gauge", "Requests awaiting execution")
-        if self._serving is not None:
-            for (model, version), batcher in self._serving.batchers.items():
-                yield f"nv_inference_pending_request_count{{{_pairs(model=model, version=version)}}} {batcher.depth}"
 
 
 _TRITON = {

@@ -44,6 +44,12 @@ class ServerControls:
         self._trace = dict(_TRACE)
         self._of_models: dict[str, TraceSettings] = {}
 
+    def set_before(self) -> list[tuple[str, dict[str, Any]]]:
+        """What was set so far, as the deeds (gateway/everyone.py) that set it again elsewhere."""
+        log = {name: value for name, value in self._log.items() if name != "log_file"}
+        models = [("set_trace", {"settings": own, "model": model}) for model, own in self._of_models.items()]
+        return [("set_log", {"settings": log}), ("set_trace", {"settings": self._trace}), *models]
+
     def log_settings(self) -> dict[str, Any]:
         """`log_file`, `log_info`, `log_warning`, `log_error`, `log_verbose_level`, `log_format`."""
         return dict(self._log)

@@ -83,6 +83,14 @@ class Regions:
             )
         self._regions[name] = region
 
+    def descriptor(self, name: str) -> int:
+        """The file of a region, for another process of this gateway. It stays this object's to close."""
+        return self._regions[name].descriptor
+
+    def adopt(self, name: str, key: str, offset: int, byte_size: int, descriptor: int) -> None:
+        """Take a region that another process of this gateway has registered, and its `descriptor`."""
+        self._regions[name] = _Region(key, offset, byte_size, descriptor)
+
     def unregister(self, name: str | None = None) -> None:
         """Forget one region, or all. One that is not there is no error. Requests that use it may finish."""
         if name is None:

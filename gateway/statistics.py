@@ -99,7 +99,7 @@ class Counts:
         batch[3] += output_ns
         times = self.why.get(why)
         if times is None:
-            times = self.why[why] = self._cells.take("why", (*self._key, why), 1)
+            times = self._why(why)
         times[0] += 1
         self.sums[_LAST_MS] = time.time_ns() // 1_000_000
 
@@ -124,6 +124,26 @@ class Counts:
         self.queue.add(queue_ns)
         self.infer.add(infer_ns)
         self.encode.add(encode_ns)
+
+    def merge(self, other: Counts) -> None:
+        """Add all of `other`."""
+        for stage in STAGES:
+            getattr(self, stage).merge(getattr(other, stage))
+        last_ms = max(self.last_ms, other.last_ms)
+        for nth, figure in enumerate(other.sums):
+            self.sums[nth] += figure
+        self.sums[_LAST_MS] = last_ms
+        for rows, figures in other.batches.items():
+            batch = self.batches.get(rows) or self._batch(rows)
+            for nth, figure in enumerate(figures):
+                batch[nth] += figure
+        for why, (times,) in other.why.items():
+            self._why(why)[0] += times
+
+    def _why(self, why: str) -> MutableSequence[int]:
+        if why not in self.why:
+            self.why[why] = self._cells.take("why", (*self._key, why), 1)
+        return self.why[why]
 
     def _batch(self, rows: int) -> MutableSequence[int]:
         if len(self.batches) >= _EXACT_SIZES:
@@ -205,6 +225,24 @@ class Statistics:
     def everyones(self) -> tuple[Statistics, ...]:
         """These and the others'."""
         return (self, *self.others())
+
+    def absorb(self, other: Statistics, exists: Callable[[tuple[str, str]], bool]) -> None:
+        """Add what another process counted that is no more; not that of versions which are gone."""
+        for key, counts in other.by_variant.items():
+            if exists(key[:2]):
+                self.counts(Subject(*key[:3]), key.target).merge(counts)
+        for failure, (count, ns) in other.failures.items():
+            if not failure.version or exists(failure[:2]):
+                self._add(self.failures, failure, "failure", failure, (count, ns))
+        for event, (count,) in other.events.items():
+            self._add(self.events, event, "event", event, (count,))
+
+    def _add(self, table: dict[Any, MutableSequence[int]], key: Any, kind: str, name: Any, figures: Any) -> None:
+        cells = table.get(key)
+        if cells is None:
+            cells = table[key] = self._cells.take(kind, name, len(figures))
+        for nth, figure in enumerate(figures):
+            cells[nth] += figure
 
     def forget(self, model: str, version: str) -> None:
         """Drop the counts of a deleted version."""

@@ -27,18 +27,17 @@ OPTIONS = (
     ("grpc.max_send_message_length", INT32_MAX),
     ("grpc.max_metadata_size", _METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
-    ("grpc.so_reuseport", 0),  # a port that is taken must be an error
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 0),  # clients that keep their connections warm are no attackers
 )
 
 
 class GrpcServer:
-    """Has its port once built, answers once started."""
+    """Has its port once built, answers once started. `shared`: with other processes that say so, too."""
 
-    def __init__(self, host: str, port: int) -> None:
-        """Raises OSError when the port cannot be taken."""
-        self._server = grpc.aio.server(options=OPTIONS)
+    def __init__(self, host: str, port: int, shared: bool = False) -> None:
+        """Raises OSError when the port cannot be taken. One that is taken must be an error unless it is shared."""
+        self._server = grpc.aio.server(options=(*OPTIONS, ("grpc.so_reuseport", int(shared))))
         self._streams: Streams | None = None
         self._health: Health | None = None
         name = f"[{host}]" if ":" in host else host
