@@ -16,6 +16,7 @@ import numpy as np
 from compilers import gate, hardware, proof, walk, words
 from compilers.gate import Finding
 from compilers.isolate import Done, Isolation, StepFailed
+from compilers.keeping import keep
 from compilers.measure import wins
 from compilers.recipe import Recipe
 from compilers.stepkey import tool_versions
@@ -110,7 +111,7 @@ def compile_variant(subject: Subject, recipe: Recipe, isolation: Isolation) -> V
         parameters = transformed.result["parameters"]
 
         built = isolation.run(walk.build(subject, recipe, transformed.files["model.onnx"]), name)
-        artifact = _artifact(isolation, built)
+        artifact = keep(_artifact(isolation, built), recipe, isolation.store.blobs)
         facts |= proof.arithmetic(transformed.result, artifact.options)
 
         expected = isolation.run(walk.reference_outputs(subject), REFERENCE)
@@ -214,7 +215,7 @@ def _variant(
         target=subject.target,
         techniques=recipe.techniques,
         parameters=parameters,
-        size_bytes=artifact.size_bytes if artifact else 0,
+        size_bytes=(artifact.stored_bytes or artifact.size_bytes) if artifact else 0,
         verdict=verdict,
         reason=reason,
         artifact=artifact,

@@ -52,6 +52,16 @@ class Recipe:
 TIDY = (PassSpec("clean-up"), PassSpec("fold-constants"))
 FOLD = PassSpec("fold-batch-norm")
 MODERN = PassSpec("raise-opset")
+LOG = Recipe(
+    "log",
+    (*TIDY, FOLD, PassSpec("log-quantize")),
+    {"precision": "f32"},
+    ("fusion", "log"),
+    lossless=False,
+    calibrated=False,
+    precision="int8",  # what its gate asks: it computes in f32, but its weights are as coarse
+)
+"""No faster than its target's f32, and a fraction of its bytes once packed."""
 
 
 def candidates(target: str, operators: Mapping[str, int], policy: Policy) -> tuple[Recipe, ...]:
@@ -63,6 +73,8 @@ def candidates(target: str, operators: Mapping[str, int], policy: Policy) -> tup
         return ()
     allowed = None if policy.techniques is None else frozenset(policy.techniques)
     offered = {"ort-cpu": _ort_cpu, "openvino-cpu": _openvino_cpu}.get(target, _nothing)(_Model(operators))
+    if _for_storage(policy) and _Model(operators).quantizable:
+        offered.append(LOG)
     return tuple(_within(recipe, allowed) for recipe in offered if allowed is None or _own(recipe) <= allowed)
 
 
@@ -108,6 +120,11 @@ def _openvino_cpu(model: _Model) -> list[Recipe]:
     if model.quantizable:
         found.append(_int8("int8", PassSpec("int8-nncf"), calibrated=True, inference_precision="f32"))
     return found
+
+
+def _for_storage(policy: Policy) -> bool:
+    """Whether bytes count: the owner says so, or names the technique that saves nothing else."""
+    return "log" in (policy.techniques or ()) or "size" in (policy.objective, policy.second_objective)
 
 
 def _nothing(_: _Model) -> list[Recipe]:

@@ -34,6 +34,7 @@ PASSES: dict[str, str] = {
     "int8-static": "compilers.passes.int8_static:QuantizeStatic",
     "int8-nncf": "compilers.passes.int8_nncf:QuantizeNncf",
     "weight-only": "compilers.passes.weight_only:QuantizeWeights",
+    "log-quantize": "compilers.passes.log_quantize:LogQuantize",
 }
 
 CALIBRATED = frozenset({"smooth-quant", "int8-static", "int8-nncf"})

@@ -64,6 +64,7 @@ SUBJECTS = {
     "int8-static": Subject(zoo.residual_cnn, zoo.simple, 25),
     "int8-nncf": Subject(zoo.mlp, zoo.simple, 25),
     "weight-only": Subject(zoo.mlp, zoo.simple, 30),
+    "log-quantize": Subject(zoo.mlp, zoo.simple, 22),
 }
 
 
