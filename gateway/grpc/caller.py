@@ -13,6 +13,9 @@ _HOST = "localhost"
 
 _MOST_PATH = 1024
 
+PIN = "forgeway-variant"
+"""Metadata that names the variant a call insists on."""
+
 
 class Caller(Protocol):
     """What is needed of a grpc.aio.ServicerContext."""
@@ -44,8 +47,8 @@ async def admit(keyring: Keyring, caller: Caller, method: str, path: str) -> Non
 
 
 def pin(caller: Caller) -> str | None:
-    """The variant the call insists on, from its `forgeway-variant` metadata."""
-    return header(caller, "forgeway-variant")
+    """The variant the call insists on."""
+    return header(caller, PIN)
 
 
 def timeout_s(caller: Caller, asked_s: float | None) -> float | None:

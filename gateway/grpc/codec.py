@@ -165,6 +165,11 @@ def encode(request: Request, result: Result, regions: Regions, final: bool = Fal
     return wire.joined(head, request.id.encode(), datas)
 
 
+def head(route: VersionRoute, variant: str, outputs: tuple[tuple[str, str, tuple[int, ...]], ...]) -> bytes:
+    """Everything of an answer without id but its tensors. `outputs`: name, datatype, shape."""
+    return _head(route.name, route.version, variant, outputs, False)
+
+
 def _share(output: Output, tensor: Tensor, regions: Regions) -> None:
     place = output.place
     assert place is not None

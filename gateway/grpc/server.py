@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from gateway.grpc.caller import PIN
 from gateway.grpc.errors import Refused
 from gateway.grpc.health import Health
 from gateway.grpc.infer import Inference
@@ -21,6 +22,7 @@ from gateway.state import Gateway
 
 INT32_MAX = 2**31 - 1
 _METADATA_BYTES = 64 * 1024
+_INFER = f"/{SERVICE}/ModelInfer"
 
 OPTIONS = (
     ("grpc.max_receive_message_length", INT32_MAX),
@@ -67,6 +69,7 @@ class GrpcServer:
         }
         self._server.add_generic_rpc_handlers(
             (
+                _Unpinned(grpc.unary_unary_rpc_method_handler(inference.unpinned)),
                 grpc.method_handlers_generic_handler(SERVICE, special | others),
                 grpc.method_handlers_generic_handler(HEALTH, health),
             )
@@ -79,6 +82,21 @@ class GrpcServer:
             self._streams.close()
             self._health.close()
         await self._server.stop(patience_s)
+
+
+class _Unpinned(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc is untyped
+    """Takes the ModelInfer calls whose metadata names no variant."""
+
+    def __init__(self, handler: Any) -> None:
+        self._handler = handler
+
+    def service(self, handler_call_details: Any) -> Any:
+        if handler_call_details.method != _INFER:
+            return None
+        for key, _ in handler_call_details.invocation_metadata:
+            if key == PIN:
+                return None
+        return self._handler
 
 
 def _serializers(method: Method) -> tuple[Callable[[bytes], Any], Callable[[Any], bytes]]:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from gateway.grpc.messages import DecodeError
 
-_ID, _RAW_INPUT, _RAW_OUTPUT = 3 << 3 | 2, 7 << 3 | 2, 6 << 3 | 2
+_ID, RAW_INPUT, RAW_OUTPUT = 3 << 3 | 2, 7 << 3 | 2, 6 << 3 | 2
 _BYTES, _MAX_VARINT = 2, 10
-_CUT_OUT = (_RAW_INPUT, _ID)
+_CUT_OUT = (RAW_INPUT, _ID)
 
 
 class Pieces(NamedTuple):
@@ -85,7 +85,7 @@ def joined(head: bytes, request_id: bytes, outputs: list[bytes | memoryview]) ->
     if request_id:
         parts += (field(_ID, len(request_id)), request_id)
     for data in outputs:
-        parts += (field(_RAW_OUTPUT, len(data)), data)
+        parts += (field(RAW_OUTPUT, len(data)), data)
     return b"".join(parts)
 
 

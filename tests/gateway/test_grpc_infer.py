@@ -324,3 +324,72 @@ def test_tensors_of_every_size_keep_their_bytes(tmp_path):
                 assert (await client.infer("same", {name: array})).raw_output_contents[0] == array.tobytes()
 
     run(test())
+
+
+def test_messages_that_come_again_are_answered_for_what_they_say_now(tmp_path):
+    rows = np.random.default_rng(0).standard_normal((12, 4, 64), dtype=np.float32)
+
+    async def test():
+        async with grpc_serving(tmp_path, {"a": zoo.mlp(seed=1), "b": zoo.mlp(seed=2)}) as client:
+
+            async def check(name: str, x: np.ndarray, **fields: Any) -> None:
+                answer = await client.ModelInfer(request(name, {"x": x}, **fields))
+                again = await client.ModelInfer(request(name, {"x": x}, ("y",), **fields))
+                assert (answer.model_name, answer.id) == (name, fields.get("id", ""))
+                assert list(answer.outputs[0].shape) == [len(x), 10]
+                assert answer.raw_output_contents == again.raw_output_contents  # the other one is never remembered
+
+            for name in ("a", "b", "a", "b"):  # names of one length: only the bytes of the name tell them apart
+                for count in (1, 2, 4, 1):
+                    await check(name, rows[0][:count])
+            await check("a", rows[0], id="mine")
+            await check("a", rows[0])
+            await asyncio.gather(*(check(name, x[:count]) for x in rows for name in "ab" for count in (1, 2)))
+
+    run(test())
+
+
+def test_several_tensors_of_a_message_that_comes_again_stay_apart(tmp_path):
+    a, b = np.arange(8, dtype=np.float32).reshape(2, 4), np.ones((2, 4), np.int32)
+
+    async def test():
+        async with grpc_serving(tmp_path, {"m": zoo.multi_io()}) as client:
+            for turn in range(4):
+                for order in (("a", "b"), ("b", "a")):
+                    given = {"a": a + turn, "b": b * turn}
+                    answer = await client.ModelInfer(request("m", {name: given[name] for name in order}))
+                    assert list(answer.raw_output_contents) == [raw(a + 2 * turn), raw(a)]
+
+    run(test())
+
+
+def test_a_known_message_to_a_model_that_is_gone_is_refused_as_ever(tmp_path):
+    async def test():
+        async with grpc_serving(tmp_path, {"m": zoo.mlp()}) as client:
+            for _ in range(2):
+                await client.infer("m", {"x": X})
+            table = client.serving.table
+            client.serving.table = type(table)({}, 2, table.health)
+            with fails(Code.NOT_FOUND, "Request for unknown model: 'm' is not found"):
+                await client.infer("m", {"x": X})
+            client.serving.table = table
+            await client.infer("m", {"x": X})
+
+    run(test())
+
+
+def test_a_variant_named_in_the_metadata_counts_for_a_known_message_too(tmp_path):
+    async def test():
+        async with grpc_serving(tmp_path, {"m": zoo.mlp()}) as client:
+            for variant in ("reference", "none"):
+                client.metadata = ()
+                for _ in range(2):
+                    await client.infer("m", {"x": X})
+                client.metadata = (("forgeway-variant", variant),)
+                if variant == "none":
+                    with fails(Code.INVALID_ARGUMENT, "has no variant 'none'"):
+                        await client.infer("m", {"x": X})
+                else:
+                    await client.infer("m", {"x": X})
+
+    run(test())
