@@ -3,6 +3,9 @@
 Two engines in one process would steal each other's cores (an idle session's threads may spin), and a machine is never
 quiet: so both live through the same noise in short rounds, A B, B A, ..., and the interval of the ratio comes from
 resampling whole rounds, the quieter half of them. Only the ratio is claimed; a win is one whose lower end exceeds WIN.
+
+Each is timed as it is planned to run: with its threads, and as many batches at a time as it has instances. What counts
+is then the time of a batch among the others or, where throughput is asked for, the time a batch adds.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ def measure(params: Params, inputs: Mapping[str, Path]) -> Measured:
         for bucket in rows:
             share = params["seconds"] / len(rows)
             limit = params["most_seconds"] if timings or skipped else float("inf")
-            found = _bucket(reference, variant, bucket, share, limit)
+            found = _bucket(reference, variant, bucket, share, limit, params.get("by", "latency"))
             if found is None:
                 skipped.append(bucket)
             else:
@@ -70,14 +73,30 @@ def measure(params: Params, inputs: Mapping[str, Path]) -> Measured:
         return Measured(tuple(timings), tuple(skipped), variant.peak_memory_bytes)
 
 
-class Stopwatch:
-    """A child process that times one artifact; see compilers.stopwatch for what is said on its pipes."""
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Neighbours in time: what each run took and, of several callers at once, all of them together (nanoseconds)."""
 
-    def __init__(self, side: str, params: Params, inputs: Mapping[str, Path]) -> None:
+    ns: list[int]
+    wall_ns: int
+
+    @property
+    def pace_ns(self) -> float:
+        """The time in which one more batch is answered."""
+        return self.wall_ns / len(self.ns)
+
+
+class Stopwatch:
+    """A child process that times one artifact; see compilers.stopwatch for what is said on its pipes.
+
+    `params[side]` says what to open, with how many threads and instances (else `params["threads"]`, and one).
+    """
+
+    def __init__(self, side: str, params: Params, inputs: Mapping[str, Path], name: str = "") -> None:
         self.side = side
         self.peak_memory_bytes = 0
-        request = Path(f"{side}.json")
-        shared = {key: params[key] for key in ("threads", "signature", "guess", "rowwise")}
+        request = Path(f"{name or side}.json")
+        shared = {key: params[key] for key in ("threads", "signature", "guess", "rowwise") if key in params}
         request.write_bytes(msgspec.json.encode(shared | params[side]))
         prefix = f"{side}/"
         named = {
@@ -97,14 +116,19 @@ class Stopwatch:
         self._child.kill()
         self._child.communicate()
 
-    def warm_up(self, rows: int) -> float:
+    def warm_up(self, rows: int, seconds: float = WARM_SECONDS) -> float:
         """Returns what a run takes, in nanoseconds."""
-        return float(np.median(self._ask(rows=rows, warm_s=WARM_SECONDS)))
+        return float(np.median(self._ask(rows=rows, warm_s=seconds).ns))
 
-    def run(self, rows: int, runs: int) -> list[int]:
+    def run(self, rows: int, runs: int) -> Round:
+        """`runs` runs of every instance, all instances at once."""
         return self._ask(rows=rows, runs=runs)
 
-    def _ask(self, **message: Any) -> list[int]:
+    def mix(self, sizes: Sequence[int]) -> Round:
+        """One run of each batch size, in this order, one at a time."""
+        return self._ask(mix=list(sizes))
+
+    def _ask(self, **message: Any) -> Round:
         assert self._child.stdin is not None
         try:
             self._child.stdin.write(msgspec.json.encode(message) + b"\n")
@@ -113,8 +137,7 @@ class Stopwatch:
             raise Died(self._end()) from None
         answer = self._listen()
         self.peak_memory_bytes = answer["peak_memory_bytes"]
-        took: list[int] = answer["ns"]
-        return took
+        return Round(answer["ns"], answer["wall_ns"])
 
     def _listen(self) -> dict[str, Any]:
         assert self._child.stdout is not None
@@ -137,34 +160,48 @@ def wins(timings: Sequence[Timing]) -> tuple[Timing, ...]:
     return tuple(timing for timing in timings if timing.speedup_lower > WIN)
 
 
-def _bucket(reference: Stopwatch, variant: Stopwatch, rows: int, seconds: float, most_seconds: float) -> Timing | None:
+def _bucket(
+    reference: Stopwatch, variant: Stopwatch, rows: int, seconds: float, most_seconds: float, by: str
+) -> Timing | None:
     """None when the least rounds would take longer than `most_seconds`."""
     sides = (reference, variant)
     typical = [side.warm_up(rows) for side in sides]
     if LEAST_ROUNDS * sum(typical) / 1e9 > most_seconds:
         return None
     runs = [max(1, min(MOST_RUNS, round(ROUND_NS / took))) for took in typical]
+    rounds: tuple[list[Round], list[Round]] = ([], [])
     times: tuple[list[list[int]], list[list[int]]] = ([], [])
     started = time.monotonic()
     while len(times[0]) < LEAST_ROUNDS or (time.monotonic() - started < seconds and not _settled(times)):
         for which in (0, 1) if len(times[0]) % 2 == 0 else (1, 0):
-            times[which].append(sides[which].run(rows, runs[which]))
+            rounds[which].append(sides[which].run(rows, runs[which]))
+            times[which].append(rounds[which][-1].ns)
+    if by == "throughput":
+        return timing(rows, *times, *([each.pace_ns for each in side] for side in rounds))
     return timing(rows, *times)
 
 
-def timing(rows: int, reference: Sequence[Sequence[int]], variant: Sequence[Sequence[int]]) -> Timing:
+def timing(
+    rows: int,
+    reference: Sequence[Sequence[int]],
+    variant: Sequence[Sequence[int]],
+    reference_paces: Sequence[float] = (),
+    variant_paces: Sequence[float] = (),
+) -> Timing:
     """Sum up rounds of durations in nanoseconds, `reference[i]` and `variant[i]` being neighbours in time.
 
+    The speed-up is that of the medians or, where paces are given (nanoseconds that a batch adds, a round), of those.
     Only the quieter half of the rounds counts: a machine busy with other things slows some engines far more than
     others (threads that wait for one another most), and a gain that only busy rounds show is none.
     """
     medians = [np.array([np.median(each) for each in side]) / 1e9 for side in (reference, variant)]
-    quiet = _quieter_half(*medians)
-    medians = [side[quiet] for side in medians]
+    compared = [np.asarray(side) / 1e9 for side in (reference_paces, variant_paces)] if reference_paces else medians
+    quiet = quieter_half(*compared)
+    medians, compared = [side[quiet] for side in medians], [side[quiet] for side in compared]
     ours = np.concatenate([np.asarray(variant[i], dtype=np.float64) for i in quiet]) / 1e9
-    speedup, lower, upper = ratio_of_medians(*medians)
+    speedup, lower, upper = ratio_of_medians(*compared)
     # The quietest quarter must say the same: the half may still hold rounds that were disturbed.
-    quietest = [np.percentile(side, 25) for side in medians]
+    quietest = [np.percentile(side, 25) for side in compared]
     lower = min(lower, float(quietest[0] / quietest[1]))
     p50 = float(np.median(medians[1]))
     return Timing(
@@ -180,7 +217,7 @@ def timing(rows: int, reference: Sequence[Sequence[int]], variant: Sequence[Sequ
     )
 
 
-def _quieter_half(reference: np.ndarray, variant: np.ndarray) -> np.ndarray:
+def quieter_half(reference: np.ndarray, variant: np.ndarray) -> np.ndarray:
     """Indices, in order, of the rounds that were least disturbed on both sides together; at least LEAST_ROUNDS."""
     disturbed = reference / np.median(reference) * (variant / np.median(variant))
     kept = np.argsort(disturbed, kind="stable")[: max(LEAST_ROUNDS, len(disturbed) // 2)]

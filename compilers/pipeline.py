@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from compilers import gate, hardware, proof, walk, words
+from compilers import gate, hardware, planning, proof, walk, words
 from compilers.gate import Finding
 from compilers.isolate import Done, Isolation, StepFailed
 from compilers.keeping import keep
@@ -85,7 +85,7 @@ def publish_reference(version: ModelVersion, isolation: Isolation) -> Variant:
 def subject_of(version: ModelVersion, policy: Policy, target: str, isolation: Isolation) -> Subject:
     """Look at the reference on this machine first (an earlier look counts). Raises StepFailed."""
     probed = isolation.run(walk.probe(version), REFERENCE)
-    return Subject(
+    subject = Subject(
         version=version,
         policy=policy,
         target=target,
@@ -95,6 +95,7 @@ def subject_of(version: ModelVersion, policy: Policy, target: str, isolation: Is
         sizes=probed.result["shapes"],
         samples=probed.result["samples"],
     )
+    return planning.with_reference_plan(subject, isolation)
 
 
 def compile_variant(subject: Subject, recipe: Recipe, isolation: Isolation) -> Variant | Rejected:
@@ -220,6 +221,6 @@ def _variant(
         reason=reason,
         artifact=artifact,
         evidence=evidence,
-        plan=Plan(subject.threads, subject.max_rows) if artifact else None,
+        plan=Plan(subject.setting.threads, subject.max_rows, subject.setting.instances) if artifact else None,
         created_at=time.time(),
     )

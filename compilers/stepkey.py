@@ -32,7 +32,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "outputs": ("steps", "feed", "samples", "synthetic", "recording", "targets/*"),
     "agree": ("steps", "feed", "samples", "synthetic", "recording", "compare", "accuracy", "intervals", "targets/*"),
     "measure": ("steps", "feed", "samples", "synthetic", "measure", "stopwatch", "intervals", "targets/*"),
-}
+    "plan": (
+        "steps", "feed", "samples", "synthetic", "measure", "stopwatch", "intervals", "plan", "curves", "targets/*",
+    ),
+}  # fmt: skip
 """Step -> the modules that decide its answer: editing one makes the step run again."""
 
 

@@ -77,7 +77,6 @@ def transform(params: Params, inputs: Inputs) -> Answer:
     """Run a recipe's passes over the model; calibration samples and their statistics are all that they may see."""
     import onnx
 
-    from compilers.anatomy import anatomy
     from compilers.calibration.spool import spool
     from compilers.calibration.statistics import Statistics
     from compilers.passes import PassFailed, run_passes
@@ -93,9 +92,7 @@ def transform(params: Params, inputs: Inputs) -> Answer:
     except PassFailed as exc:
         raise Refused(str(exc)) from exc
     onnx.save(model, "model.onnx")
-    macs, shares = anatomy(model, params["sizes"])
-    result = measure_graph(model) | {"macs": macs, "precision_share": shares}
-    return Answer(result=result, files={"model.onnx": "model.onnx"})
+    return Answer(result=measure_graph(model), files={"model.onnx": "model.onnx"})
 
 
 def build(params: Params, inputs: Inputs) -> Answer:
@@ -147,14 +144,22 @@ def measure(params: Params, inputs: Inputs) -> Answer:
     return Answer(result=msgspec.to_builtins(timing.measure(params, inputs)))
 
 
+def plan(params: Params, inputs: Inputs) -> Answer:
+    """See what settings and batch sizes are worth, and choose."""
+    from compilers.curves import measured_plan
+
+    return Answer(result={"plan": msgspec.to_builtins(measured_plan(params, inputs))})
+
+
 STEPS: dict[str, Callable[[Params, Inputs], Answer]] = {
-    step.__name__: step for step in (probe, calibrate, transform, build, outputs, agree, measure)
+    step.__name__: step for step in (probe, calibrate, transform, build, outputs, agree, measure, plan)
 }
 
 
 def open_artifact(params: Params, inputs: Inputs, prefix: str = "artifact/") -> Session:
     files = {name.removeprefix(prefix): path for name, path in inputs.items() if name.startswith(prefix)}
-    return load_target(params["target"]).open(files, params["options"], params["threads"])
+    target = load_target(params["target"])
+    return target.open(files, params["options"], params["threads"], params.get("instances", 1))
 
 
 def measure_graph(model: Any) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from compilers import hardware
 from compilers.accuracy import Until
 from compilers.gate import Bounds
 from compilers.passes import CALIBRATED, OBSERVED, source_digest
+from compilers.plan import Setting, by, settings
 from compilers.recipe import PassSpec, Recipe
 from compilers.stepkey import Step
-from model_store.entities import Artifact, Digest, ModelVersion
+from model_store.entities import Artifact, Digest, ModelVersion, Plan
 from model_store.policy import Policy
 
 REFERENCE_TARGET = "ort-cpu"
@@ -31,6 +32,8 @@ OUTPUTS_SHARE = 1 / 6
 TIMED_SECONDS, TIMED_MOST_SECONDS = 5.0, 30.0
 TIMED_SHARE = 1 / 60
 """Of the budget, for timing one variant: whoever grants little time gets wider intervals."""
+PLANNED_SECONDS, PLANNED_MOST_SECONDS = 4.0, 8.0
+PLANNED_SHARE = 1 / 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,16 @@ class Subject:
     max_rows: int
     guess: int
     threads: int
+    plan: Plan | None = None
+    """The reference's, once it is measured."""
     sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Input -> its shape for one row."""
     samples: int = 0
+
+    @property
+    def setting(self) -> Setting:
+        """In which the reference serves, and everything is measured against it."""
+        return Setting(self.threads) if self.plan is None else Setting(self.plan.threads, self.plan.instances)
 
     def variant_id(self, recipe: Recipe) -> str:
         return f"{self.target}.{recipe.name}"
@@ -116,11 +126,11 @@ def agree(subject: Subject, artifact: Artifact, outputs: Digest, bounds: Bounds,
     return Step("agree", params, inputs | _samples(subject.version))
 
 
-def measure(subject: Subject, artifact: Artifact) -> Step:
+def measure(subject: Subject, artifact: Artifact, *, setting: Setting | None = None) -> Step:
     params = {
-        "reference": {"target": REFERENCE_TARGET, "options": REFERENCE_OPTIONS},
-        "variant": {"target": subject.target, "options": dict(artifact.options)},
-        "threads": subject.threads,
+        "reference": {"target": REFERENCE_TARGET, "options": REFERENCE_OPTIONS} | _plain(subject.setting),
+        "variant": {"target": subject.target, "options": dict(artifact.options)} | _plain(setting or subject.setting),
+        "by": by(subject.policy.objective),
         "seconds": round(min(TIMED_SECONDS, subject.policy.budget_seconds * TIMED_SHARE), 1),
         "most_seconds": TIMED_MOST_SECONDS,
         **_fed(subject),
@@ -129,6 +139,21 @@ def measure(subject: Subject, artifact: Artifact) -> Step:
     inputs = {"reference/model.onnx": subject.version.model}
     inputs |= {f"variant/{name}": digest for name, digest in artifact.files.items()}
     return Step("measure", params, inputs | _samples(subject.version))
+
+
+def plan(subject: Subject, artifact: Artifact, target: str) -> Step:
+    """What threads, instances and batch sizes of `artifact` are worth here, for the policy's objective."""
+    params = {
+        "variant": {"target": target, "options": dict(artifact.options)},
+        "settings": [_plain(setting) for setting in settings(subject.threads)],
+        "objective": subject.policy.objective,
+        "seconds": round(min(PLANNED_SECONDS, subject.policy.budget_seconds * PLANNED_SHARE), 1),
+        "most_seconds": round(min(PLANNED_MOST_SECONDS, subject.policy.budget_seconds * TIMED_SHARE), 1),
+        **_fed(subject),
+        "rows": list(subject.policy.timed_rows),
+    }
+    inputs = {f"variant/{name}": digest for name, digest in artifact.files.items()}
+    return Step("plan", params, inputs | _samples(subject.version))
 
 
 def _reference() -> dict[str, Any]:

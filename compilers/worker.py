@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compilers import pipeline, words
+from compilers import pipeline, planning, words
 from compilers.isolate import Isolation, StepFailed, Stopped
 from compilers.lease import Lease
 from compilers.patience import AWAY, patiently
@@ -167,6 +167,8 @@ def _compile_target(store: ModelStore, job: Job, isolation: Isolation) -> None:
     policy = Policy.model_validate(job.request.get("policy", version.policy))
     isolation.deadline = time.monotonic() + policy.budget_seconds
     subject = pipeline.subject_of(version, policy, job.target, isolation)
+    for reference in planning.reference_planned(subject, isolation):
+        _publish(store, isolation, reference)
     asked: Sequence[str] | None = job.request.get("recipes")
     for recipe in candidates(job.target, version.operators, policy):
         if asked is not None and recipe.name not in asked:
@@ -178,6 +180,8 @@ def _compile_target(store: ModelStore, job: Job, isolation: Isolation) -> None:
         if isinstance(outcome, Rejected):
             outcome = pipeline.rejected_variant(subject, recipe, outcome)
         _publish(store, isolation, outcome)
+    for planned in planning.winners_planned(subject, isolation):
+        _publish(store, isolation, planned)
 
 
 def _publish(store: ModelStore, isolation: Isolation, variant: Variant) -> None:
