@@ -62,6 +62,7 @@ def calibrate(params: Params, inputs: Inputs) -> Answer:
     import onnx_ir as ir
 
     from compilers.calibration.calibrate import calibrate as gather
+    from compilers.anatomy import anatomy
     from compilers.calibration.spool import spool
     from compilers.passes.int8_static import usual_tensors
     from compilers.passes.shapes import with_shapes
@@ -92,7 +93,9 @@ def transform(params: Params, inputs: Inputs) -> Answer:
     except PassFailed as exc:
         raise Refused(str(exc)) from exc
     onnx.save(model, "model.onnx")
-    return Answer(result=measure_graph(model), files={"model.onnx": "model.onnx"})
+    macs, shares = anatomy(model, params["sizes"])
+    result = measure_graph(model) | {"macs": macs, "precision_share": shares}
+    return Answer(result=result, files={"model.onnx": "model.onnx"})
 
 
 def build(params: Params, inputs: Inputs) -> Answer:
