@@ -62,7 +62,6 @@ def calibrate(params: Params, inputs: Inputs) -> Answer:
     import onnx_ir as ir
 
     from compilers.calibration.calibrate import calibrate as gather
-    from compilers.anatomy import anatomy
     from compilers.calibration.spool import spool
     from compilers.passes.int8_static import usual_tensors
     from compilers.passes.shapes import with_shapes
@@ -78,6 +77,7 @@ def transform(params: Params, inputs: Inputs) -> Answer:
     """Run a recipe's passes over the model; calibration samples and their statistics are all that they may see."""
     import onnx
 
+    from compilers.anatomy import anatomy
     from compilers.calibration.spool import spool
     from compilers.calibration.statistics import Statistics
     from compilers.passes import PassFailed, run_passes
