@@ -113,7 +113,8 @@ def _additive(rows: np.ndarray, bits: int) -> np.ndarray:
 
 def _signed(size: np.ndarray, like: np.ndarray) -> np.ndarray:
     """float32, without a negative zero: that would be one more value to keep."""
-    return np.copysign(size, like).astype(np.float32) + np.float32(0)
+    signed: np.ndarray = np.copysign(size, like).astype(np.float32) + np.float32(0)
+    return signed
 
 
 def _weights(model: ir.Model) -> list[tuple[ir.Value, int]]:
@@ -139,5 +140,5 @@ def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray) -> None:
     graph.register_initializer(new)
     for node, index in tuple(value.uses()):
         node.replace_input_with(index, new)
-    if not value.is_graph_output() and value.name in graph.initializers:
+    if value.name is not None and value.name in graph.initializers and not value.is_graph_output():
         graph.initializers.pop(value.name)

@@ -247,7 +247,7 @@ def _rows(facts: dict[str, Any]) -> list[Sequence[Any]]:
             (
                 variant["id"],
                 variant["verdict"],
-                size(variant["size_bytes"]),
+                _size(variant["size_bytes"], facts["size_bytes"]),
                 "\n".join(str(timing["rows"]) for timing in timings),
                 "\n".join(seconds(timing["p50_s"]) for timing in timings),
                 "\n".join(f"{timing['speedup']:.2f}x" for timing in timings),
@@ -257,6 +257,11 @@ def _rows(facts: dict[str, Any]) -> list[Sequence[Any]]:
             )
         )
     return rows
+
+
+def _size(kept: int, uploaded: int) -> str:
+    """What a variant takes in the store, and how many times less than the upload that is."""
+    return f"{size(kept)}, {uploaded / kept:.1f}x" if kept else size(None)
 
 
 def _print_jobs(found: Sequence[dict[str, Any]]) -> None:

@@ -104,7 +104,7 @@ def sizes(card: Card) -> Iterable[Element]:
     ]  # fmt: skip
     for item in card.tried:
         if item.variant.artifact is not None and item.variant.id != REFERENCE:
-            size = item.variant.size_bytes
+            size = item.variant.artifact.size_bytes
             rows.append(
                 (E("code", item.variant.id), units.count(item.variant.parameters), units.size(size),
                  _ratio(whole, size), units.size(item.stored_bytes), _ratio(whole, item.stored_bytes))

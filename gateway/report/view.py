@@ -51,7 +51,7 @@ def card_view(card: Card) -> dict[str, Any]:
 
 
 def _tried_view(card: Card, item: Tried) -> dict[str, Any]:
-    size = item.variant.size_bytes
+    size = 0 if item.variant.artifact is None else item.variant.artifact.size_bytes
     return variant_view(item.variant) | {
         "answers": list(item.answers),
         "stored_bytes": item.stored_bytes,

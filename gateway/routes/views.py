@@ -69,6 +69,9 @@ def variant_view(variant: Variant) -> dict[str, Any]:
     }
     if variant.artifact is not None:
         view["options"] = dict(variant.artifact.options)
+        view["opened_bytes"] = variant.artifact.size_bytes
+        if variant.artifact.stored_bytes is not None:
+            view["stored_bytes"] = variant.artifact.stored_bytes
     if variant.plan is not None:
         view["plan"] = msgspec.to_builtins(variant.plan)
     return view
