@@ -17,8 +17,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.batch import Answer, Item, slot_bytes_needed
-from gateway.errors import ClientGone, DeadlineExceeded, GatewayError, ModelFailed, NotReady, QueueTimeout
+from gateway.errors import ClientGone, DeadlineExceeded, GatewayError, ModelFailed, QueueTimeout
 from gateway.flight import Batch
+from gateway.forecast import Forecast
 from gateway.health import Health, Subject
 from gateway.line import DEFAULT_LEVEL, Line, level_of
 from gateway.padding import padded_rows
@@ -26,6 +27,7 @@ from gateway.ranking import Choice, VersionRoute
 from gateway.runner import Runner
 from gateway.session import Session
 from gateway.splitting import Cut, cut
+from gateway.standstill import standstill
 from gateway.statistics import Statistics
 from gateway.tensors import Checked, InputCheck
 
@@ -55,6 +57,7 @@ class Batcher:
         self.waiting_rows = 0
         self.served_s = 0.0
         self._health = health
+        self.forecast = Forecast(route, runner_of, clock)
         self._runner_of = runner_of
         self._wake = wake
         self._clock = clock
@@ -116,7 +119,7 @@ class Batcher:
         """Time the rows that wait will take, as far as it is known."""
         if not self.waiting_rows:
             return 0.0
-        return self.waiting_rows * (self._last.row_s or 0.0) if self._last is not None else 0.0
+        return self.waiting_rows * (self._last.live.row_s or 0.0) if self._last is not None else 0.0
 
     def dispatch(self) -> bool:
         """Send one batch if there is one and a runner has a slot for it."""
@@ -200,6 +203,12 @@ class Batcher:
         """The variant killed its runner; enough of that quarantines it."""
         self._health.died(Subject(self.route.name, self.route.version, choice.variant), cause)
 
+    def ran(self, batch: Batch, start_ns: int, end_ns: int) -> None:
+        """A batch of this version ran: what it took is charged and learnt."""
+        self.served_s += (end_ns - start_ns) / 1e9 - batch.expected_s
+        rows = max(1, batch.padded or batch.rows)
+        self.forecast.learn(self.route, batch.choice, rows, batch.row_bytes, start_ns, end_ns)
+
     def _queue(self, item: Item, front: bool = False) -> None:
         lane: Lane = (item.pin, item.avoid) if item.alone else (item.pin, item.avoid, item.key)
         line = self._lanes.get(lane)
@@ -264,37 +273,33 @@ class Batcher:
         if head.pin is not None:
             return route.pinned(head.pin, self._usable), head.rows
         rows = head.rows if head.alone else max(head.rows, min(rows_waiting, route.max_rows))
-        choice = route.pick(rows, self._usable, head.avoid)
+        choice = self._pick(head, rows, rows_waiting)
         if choice is not None and rows > (most := max(head.rows, route.gathered.get(choice.variant, rows))):
             rows = most
             if len(route.sessions) > 1:
-                choice = route.pick(rows, self._usable, head.avoid)
+                choice = self._pick(head, rows, rows_waiting)
         return choice, rows
+
+    def _pick(self, head: Item, rows: int, rows_waiting: int) -> Choice | None:
+        choice = self.route.pick(rows, self._usable, head.avoid)
+        if choice is None or len(self.route.sessions) == 1 or head.avoid is not None or not head.rows:
+            return choice
+        return self.forecast.choose(self.route, choice, rows, head.nbytes // head.rows, rows_waiting, self._usable)
 
     def _usable(self, variant: str, session: Session) -> bool:
         return session.ready and not self._health.quarantined(Subject(self.route.name, self.route.version, variant))
 
     def _hopeless(self, head: Item) -> GatewayError | None:
         """Why waiting is in vain for items like `head`; None while something can answer or is on its way."""
-        if self._choose(head, head.rows)[0] is not None:
-            return None
         route = self.route
-        ids = (head.pin,) if head.pin is not None else next(iter(route.ranked.values()))
-        reasons = []
-        for variant in ids:
-            words = self._health.words(Subject(route.name, route.version, variant))
-            session = route.sessions.get(variant)
-            if words.startswith("quarantined"):
-                reasons.append(f"{variant} is {words}")
-            elif session is None or session.closed:
-                continue
-            else:
-                runner = self._runner_of(session.target)
-                if runner is None or not runner.trouble:
-                    return None
-                reasons.append(f"{variant}: {runner.trouble}")
-        where = f"model '{route.name}' version {route.version}"
-        return NotReady(f"{where} cannot answer now: " + ("; ".join(reasons) or "no variant of it is open"))
+        if head.pin is not None:
+            able = route.pinned(head.pin, self._usable)
+        else:
+            able = route.pick(head.rows, self._usable, head.avoid)
+        if able is not None:
+            return None
+        ids = next(iter(route.ranked.values())) if head.pin is None else (head.pin,)
+        return standstill(route, ids, self._health, self._runner_of)
 
 
 def late() -> DeadlineExceeded:

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.forecast import Forecast, Prediction
 from gateway.health import Health, Subject
 from gateway.ranking import HYSTERESIS, VersionRoute, may_answer, speedup, timing_in
 from gateway.session import Session
 from model_store.entities import REFERENCE, Variant
 
 
-def explain(route: VersionRoute, health: Health, rows: int) -> dict[str, Any]:
-    """Facts of the choice for `rows` rows: the variant, why in words, the bucket, and every alternative."""
+def explain(route: VersionRoute, health: Health, rows: int, forecast: Forecast | None = None) -> dict[str, Any]:
+    """Facts of the choice for `rows` rows: the variant, why in words, the bucket, what is expected of those who may
+    answer, and every alternative. Without a `forecast` the choice is that of the evidence alone."""
     bucket = route.bucket(rows)
     choice = route.pick(rows, lambda variant, session: _usable(route, health, variant, session))
-    alternatives = [_row(route, health, variant, bucket) for variant in route.variants.values()]
+    predicted = {} if forecast is None else forecast.predictions(route, rows, lambda *one: _usable(route, health, *one))
+    chosen, decision = (None, "none") if choice is None else (choice.variant, choice.why)
+    if chosen in predicted and (leader := next(iter(predicted))) != chosen:
+        chosen, decision = leader, "live"
     return {
         "model": route.name,
         "version": route.version,
         "rows": rows,
         "bucket": bucket,
         "buckets": list(route.buckets),
-        "max_batch_rows": route.max_rows,
-        "variant": None if choice is None else choice.variant,
-        "target": None if choice is None else route.variants[choice.variant].target,
-        "decision": "none" if choice is None else choice.why,
-        "why": _why(route, health, bucket, None if choice is None else choice.variant),
-        "alternatives": alternatives,
+        "max_batch_rows": route.max_rows if chosen is None else route.gathered.get(chosen, route.max_rows),
+        "padded_to": [] if chosen is None else list(route.padded.get(chosen, ())),
+        "variant": chosen,
+        "target": None if chosen is None else route.variants[chosen].target,
+        "decision": decision,
+        "why": _why(route, health, bucket, chosen, predicted),
+        "predicted": [
+            _prediction(route, forecast, variant, chosen, one, rows)
+            for variant, one in predicted.items()
+            if forecast is not None and chosen is not None
+        ],
+        "alternatives": [_row(route, health, variant, bucket) for variant in route.variants.values()],
     }
 
 
@@ -34,7 +45,7 @@ def _usable(route: VersionRoute, health: Health, variant: str, session: Session)
     return session.ready and not health.quarantined(Subject(route.name, route.version, variant))
 
 
-def _why(route: VersionRoute, health: Health, bucket: int, chosen: str | None) -> str:
+def _why(route: VersionRoute, health: Health, bucket: int, chosen: str | None, predicted: dict[str, Prediction]) -> str:
     """One or two sentences."""
     ranked = route.ranked[bucket]
     if chosen is None:
@@ -43,7 +54,12 @@ def _why(route: VersionRoute, health: Health, bucket: int, chosen: str | None) -
     words = _evidence(route.variants[chosen], bucket)
     passed_over = ranked[: ranked.index(chosen)]
     if passed_over:
-        lost = "; ".join(f"{variant} is {_state(route, health, variant)}" for variant in passed_over)
+        lost = "; ".join(
+            f"{variant} {_slower(predicted[variant])}"
+            if variant in predicted
+            else f"{variant} is {_state(route, health, variant)}"
+            for variant in passed_over
+        )
         return f"{chosen} stands in ({words}): {lost}"
     if len(ranked) == 1:
         others = len(route.variants) - 1
@@ -57,6 +73,12 @@ def _why(route: VersionRoute, health: Health, bucket: int, chosen: str | None) -
         margin = f"{(HYSTERESIS - 1) * 100:.0f} %"
         return f"{chosen} keeps its place ({words}): {second} is less than {margin} faster at {rival:.2f}x"
     return f"{chosen} is the fastest proven variant: {words}; next is {second} at {rival:.2f}x"
+
+
+def _slower(prediction: Prediction) -> str:
+    if prediction.edge is None:
+        return "was slower here under live traffic"
+    return f"takes {prediction.edge:.2f}x as long here under live traffic, as {prediction.tries} tries have it"
 
 
 def _evidence(variant: Variant, bucket: int) -> str:
@@ -76,6 +98,33 @@ def _evidence(variant: Variant, bucket: int) -> str:
     return words
 
 
+def _prediction(
+    route: VersionRoute, forecast: Forecast | None, variant: str, leader: str, one: Prediction, rows: int
+) -> dict[str, Any]:
+    """When a batch that came now would be done there, from what that follows, and what is in the way of going there."""
+    beside = None
+    if variant != leader and forecast is not None:
+        beside = forecast.side_by_side(route, leader, variant, rows)
+    return {
+        "variant": variant,
+        "target": route.variants[variant].target,
+        "finish_s": one.finish_s,
+        "ahead_s": one.ahead_s,
+        "run_s": one.run_s,
+        "measured_s": one.measured_s,
+        "live_ratio": one.edge,
+        "tries": one.tries,
+        "overflow": "leads" if variant == leader else _OVERFLOW[beside],
+    }
+
+
+_OVERFLOW = {
+    True: "while the leader is busy, if it is done sooner here",
+    False: "never: one runner, or side by side on one device was measured not to pay",
+    None: "not yet: whether side by side on one device pays is being measured",
+}
+
+
 def _row(route: VersionRoute, health: Health, variant: Variant, bucket: int) -> dict[str, Any]:
     timing = timing_in(variant, bucket)
     session = route.sessions.get(variant.id)
@@ -88,7 +137,7 @@ def _row(route: VersionRoute, health: Health, variant: Variant, bucket: int) -> 
         "speedup": 1.0 if variant.id == REFERENCE else (timing.speedup if timing else None),
         "speedup_lower": 1.0 if variant.id == REFERENCE else (timing.speedup_lower if timing else None),
         "p50_s": timing.p50_s if timing else None,
-        "live_s_per_row": session.row_s if session is not None else None,
+        "live_s_per_row": session.live.row_s if session is not None else None,
         "health": _state(route, health, variant.id),
     }
 

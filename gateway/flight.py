@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 class Batch:
     """Items on their way through a runner (the `Work` of gateway/runner.py)."""
 
-    __slots__ = ("choice", "deadline_ns", "expected_s", "items", "owner", "padded", "rows", "sent_ns", "session")
+    __slots__ = (
+        "choice", "deadline_ns", "expected_s", "items", "owner", "padded", "row_bytes", "rows", "sent_ns", "session",
+    )  # fmt: skip
 
     def __init__(self, owner: Batcher, items: list[Item], choice: Choice, padded: int = 0) -> None:
         self.owner = owner
@@ -35,13 +37,14 @@ class Batch:
         self.rows = sum(item.rows for item in items)
         self.padded = padded
         """Rows it is filled up to in the runner; 0: none are added."""
-        self.expected_s = choice.session.expected_s(padded or self.rows)
+        self.row_bytes = items[0].nbytes // max(1, items[0].rows)
+        self.expected_s = choice.session.live.expected_s(padded or self.rows, self.row_bytes)
         """Seconds it is expected to run."""
         self.deadline_ns = max(item.deadline_ns for item in items)
         self.sent_ns = 0
 
     def done(self, done: Done, slot: memoryview) -> None:
-        self.owner.served_s += (done.end_ns - done.start_ns) / 1e9 - self.expected_s
+        self.owner.ran(self, done.start_ns, done.end_ns)
         outcome = without_padding(slot, done, self.rows, self.padded) if self.padded else done
         parted = None if outcome is None else part(slot, outcome, self.items)
         if parted is None:

@@ -169,10 +169,12 @@ class Follower:
         refused = {variant.id: text for variant in variants if (text := self._openings.refused(variant)) is not None}
         able = [variant for variant in variants if variant.id not in refused]
         unproven = bool(version.policy.get("serve_unproven", False))
-        buckets, ranked = rank(able, unproven, self._before(version), version.policy.get("objective", "latency"))
+        objective = version.policy.get("objective", "latency")
+        buckets, ranked = rank(able, unproven, self._before(version), objective)
         self._publish_figures(variants)
         return VersionRoute(
-            version.name, version.version, version.signature, by_id, buckets, ranked, unproven, refused
+            version.name, version.version, version.signature, by_id, buckets, ranked, unproven, refused,
+            objective=objective,
         )  # fmt: skip
 
     def _want(self, routes: list[VersionRoute]) -> list[Session]:

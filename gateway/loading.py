@@ -74,7 +74,7 @@ class Loading:
             self._send(wire.pack_body(wire.Unload(outcome.session)))
         else:
             session.ready = True
-            session.row_s = session.row_s or outcome.run_s
+            session.live.start(outcome.run_s)
             if outcome.note:
                 log.info("%s: %s", " ".join(session.subject), outcome.note)
             if not session.opened.done():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from gateway.curve import most_rows
+from gateway.curve import measured, most_rows
 from gateway.errors import BadRequest
 from gateway.session import Session
 from model_store.entities import REFERENCE, Signature, Timing, Variant, Verdict
@@ -26,7 +26,8 @@ MOST_ROWS = 4096
 
 
 class Choice(NamedTuple):
-    """A variant for a batch. `why` is a metric label: fastest, only, fallback, pinned."""
+    """A variant for a batch. `why` is a metric label: fastest, only, fallback, pinned; or live, tried, overflow, as
+    gateway/forecast.py decides."""
 
     variant: str
     session: Session
@@ -56,6 +57,10 @@ class VersionRoute:
     """Open variant -> most rows that are put together for it: where its measured curve stops paying."""
     padded: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Open variant -> numbers of rows to which filling a batch up was measured to win; only those that have any."""
+    costs: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Bucket -> those that load and live figures may choose among, in the order of the evidence, with the seconds of a
+    run there: the open ones that are proven in the bucket, and the reference. Only buckets with more than one."""
+    objective: str = "latency"
     cut_rows: int = 0
     """Requests with more rows are cut into parts of as many; 0: none is."""
     max_batch_size: int = 0
@@ -76,7 +81,8 @@ class VersionRoute:
         gathered = {variant: min(rows, most_rows(self.variants[variant], every, rows)) for variant in sessions}
         padded = {variant: plan.padded for variant, plan in plans.items() if plan.padded and rows > 1}
         made = replace(
-            self, sessions=dict(sessions), max_rows=rows, max_batch_size=batched, gathered=gathered, padded=padded
+            self, sessions=dict(sessions), max_rows=rows, max_batch_size=batched, gathered=gathered, padded=padded,
+            costs={bucket: costs for bucket in self.buckets if len(costs := self._costs(bucket, sessions)) > 1},
         )  # fmt: skip
         return replace(made, cut_rows=made._cut_rows() if batched else 0)
 
@@ -86,6 +92,16 @@ class VersionRoute:
         gathered = {variant: min(most, own) for variant, own in self.gathered.items()}
         made = replace(self, max_rows=most, max_batch_size=rows, gathered=gathered)
         return replace(made, cut_rows=made._cut_rows() if rows and self.cut_rows else 0)
+
+    def _costs(self, bucket: int, sessions: Mapping[str, Session]) -> dict[str, float]:
+        """Seconds of the reference by the median of what the others were held against, of the others by their speed-up:
+        ratios hold better than times."""
+        curve = measured(self.variants[REFERENCE], self.variants.values()) if REFERENCE in self.variants else None
+        if curve is None:
+            return {}
+        able = (variant for variant in self.ranked[bucket] if variant in sessions)
+        proven = [variant for variant in able if _standing(self.variants[variant], bucket)]
+        return {variant: curve.seconds(bucket) / speedup(self.variants[variant], bucket) for variant in proven}
 
     def _cut_rows(self) -> int:
         """The largest batch of whoever answers large batches."""

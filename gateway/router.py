@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.errors import NotFound, NotReady
 from gateway.explain import explain
+from gateway.forecast import Forecast
 from gateway.health import Health
 from gateway.ranking import VersionRoute
 
@@ -52,6 +53,13 @@ class RouteTable:
             )
         raise NotFound(f"Request for unknown model: '{name}' version {version} is not found")
 
-    def explain(self, name: str, version: str | None = None, rows: int = 1) -> dict[str, Any]:
+    def explain(
+        self,
+        name: str,
+        version: str | None = None,
+        rows: int = 1,
+        forecast_of: Callable[[VersionRoute], Forecast | None] = lambda route: None,
+    ) -> dict[str, Any]:
         """Which variant would answer `rows` rows now, why, and what the others have to show (gateway/explain.py)."""
-        return explain(self.resolve(name, version), self.health, rows)
+        route = self.resolve(name, version)
+        return explain(route, self.health, rows, forecast_of(route))

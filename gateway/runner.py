@@ -61,6 +61,7 @@ class Work(Protocol):
     items: list[Item]
     rows: int
     padded: int
+    expected_s: float
     session: Session
     deadline_ns: int
     sent_ns: int
@@ -111,6 +112,7 @@ class Runner:
         """By batch number, oldest first: the first `_begun` run, at most one more is prefetched, so that the runner
         never waits for the gateway between batches and queues stay here."""
         self._begun = 0
+        self._ended_ns = 0
         self._batches = 0
         self._lingering = Lingering()
         self._connect = connect
@@ -147,6 +149,21 @@ class Runner:
     @property
     def sessions(self) -> tuple[Session, ...]:
         return self._loading.sessions
+
+    def backlog_s(self, now_ns: int) -> float:
+        """Seconds until a batch that is sent now would begin, as far as runs take what is expected of them."""
+        sent = self._sent.values()
+        if len(sent) < min([one.instances for one in sent], default=1):
+            return 0.0
+        left_s = 0.0
+        for one in sent:
+            ran_s = (now_ns - one.begun_ns) / 1e9 if one.begun_ns else 0.0
+            left_s += max(0.0, one.work.expected_s - ran_s) / one.instances
+        return left_s
+
+    def ran_at(self, moment_ns: int) -> bool:
+        """Whether a batch ran then, or not long after. For moments that have just been."""
+        return self._ended_ns >= moment_ns or any(0 < one.begun_ns <= moment_ns for one in self._sent.values())
 
     def items(self) -> Iterator[Item]:
         """Every item in flight."""
@@ -190,9 +207,7 @@ class Runner:
         if self._process is None or not self._sent:
             return
         work = next(iter(self._sent.values())).work
-        if self._lingering.worth_it(work.session.expected_s(work.rows)) and (
-            data := self._lingering.wait(self._process.receive_now)
-        ):
+        if self._lingering.worth_it(work.expected_s) and (data := self._lingering.wait(self._process.receive_now)):
             self._take(data)
 
     def sweep(self) -> None:
@@ -200,7 +215,7 @@ class Runner:
         now = time.monotonic_ns()
         for sent in self._sent.values():
             work = sent.work
-            patience_s = PATIENCE * work.session.expected_s(work.rows) + GRACE_S
+            patience_s = PATIENCE * work.expected_s + GRACE_S
             begun_ns, others_ns = self._memory.marks[sent.slot], 0
             if begun_ns <= 0:
                 begun_ns, others_ns = sent.begun_ns, self._crowded_ns
@@ -259,7 +274,6 @@ class Runner:
         if self._crowded_ns:  # until the runner turned to it, it ran batches of others
             work.sent_ns = max(work.sent_ns, -self._memory.marks[done.slot])
         self._memory.used(done.slot, reach)
-        work.session.learn(work.padded or work.rows, (done.end_ns - done.start_ns) / 1e9)
         work.done(done, self._memory.slots[done.slot])
 
     def _pop(self, message: wire.Done | wire.Failed) -> Work:
@@ -269,6 +283,7 @@ class Runner:
             raise wire.WireError(f"no batch {message.batch} is in flight in slot {message.slot}")
         del self._sent[message.batch]
         self._free.append(sent.slot)
+        self._ended_ns = message.end_ns
         self._begin(message.end_ns)
         return sent.work
 

@@ -21,6 +21,7 @@ from gateway.errors import (
     Overloaded,
     status_of,
 )
+from gateway.forecast import Forecast
 from gateway.health import Health
 from gateway.metrics import Metrics
 from gateway.ranking import VersionRoute
@@ -121,6 +122,11 @@ class Serving:
     def deadline_s(self, asked: float | None) -> float:
         """Seconds a request may take: what it asks for, within the limit."""
         return self.settings.timeout_s if asked is None else min(asked, self.settings.max_timeout_s)
+
+    def forecast_of(self, route: VersionRoute) -> Forecast | None:
+        """What is expected of a version's variants, as its traffic shows."""
+        batcher = self.batchers.get((route.name, route.version))
+        return None if batcher is None else batcher.forecast
 
     def swap(self, table: RouteTable, batchers: Mapping[tuple[str, str], Batcher]) -> None:
         """Replace all of routing at once. Batches already on their way end where they are."""

@@ -1,4 +1,4 @@
-"""A variant as a runner holds it, and what its runs have been seen to cost."""
+"""A variant as a runner holds it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Callable
 
 from gateway import wire
 from gateway.health import Subject
-
-UNKNOWN_RUN_S = 1.0
-"""What a run is taken to cost while none has been seen."""
+from gateway.latency import Latency
 
 
 class LoadRefused(Exception):
@@ -26,8 +24,7 @@ class Session:
         self.ready = False
         self.closed = False
         self.last_used = 0
-        self.row_s: float | None = None
-        """Seconds a row costs, as last seen (moving average)."""
+        self.live = Latency()
         self.deaths_at_load = 0
         self.suspected_until_ns = 0
         """Until then it runs where nothing else does: it may have killed a runner (gateway/blame.py)."""
@@ -38,13 +35,6 @@ class Session:
     def instances(self, now_ns: int) -> int:
         """How many batches may run while one of it does."""
         return 1 if now_ns < self.suspected_until_ns else self.load.instances
-
-    def expected_s(self, rows: int) -> float:
-        return UNKNOWN_RUN_S if self.row_s is None else self.row_s * max(1, rows)
-
-    def learn(self, rows: int, seconds: float) -> None:
-        per_row = seconds / max(1, rows)
-        self.row_s = per_row if self.row_s is None else 0.9 * self.row_s + 0.1 * per_row
 
     def give_up(self, text: str) -> None:
         """It cannot be opened: whoever awaits `opened` is told."""

@@ -42,9 +42,9 @@ async def explain_route(
     rows: Annotated[int, Query(ge=1, le=1_000_000, description="rows of the batch")] = 1,
     version: Annotated[str | None, Query(description="number or alias; default: what a prediction would take")] = None,
 ) -> Response:
-    """Which variant would answer a batch of so many rows, and why."""
+    """Which variant would answer a batch of so many rows, why, and when it would be done there and elsewhere."""
     await asyncio.to_thread(gateway.store.catalog.model, valid_name(name))  # 404 with the nearest name
-    return reply(gateway.serving.table.explain(name, version, rows))
+    return reply(gateway.serving.table.explain(name, version, rows, gateway.serving.forecast_of))
 
 
 def _all(gateway: Gateway) -> list[dict[str, Any]]:

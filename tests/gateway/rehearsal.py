@@ -45,7 +45,7 @@ class Jumps(selectors.SelectSelector):
         if timeout is None:
             raise AssertionError("somebody waits for ever: nothing is going to happen any more")
         if self.turns > 200_000:
-            raise AssertionError("the loop turns without end")
+            raise AssertionError(f"the loop turns without end, at {self.now:.3f} s")
         self.now += max(0.0, timeout)
         return []
 
@@ -103,7 +103,7 @@ class NumpyRunner:
     def __init__(self, fate, delay, pump, instances=1):
         self._fate, self._delay, self._pump = fate, delay, pump
         self._instances = instances
-        self._flying, self._running = [], 0
+        self._flying, self._running, self._ended_ns = [], 0, 0
         self.ready, self.sessions = True, []
         self.batches, self.sent, self.padded = [], [], []
 
@@ -114,6 +114,14 @@ class NumpyRunner:
     @property
     def has_free_slot(self):
         return self.ready and len(self._flying) <= self._instances
+
+    def backlog_s(self, now):
+        if len(self._flying) < self._instances:
+            return 0.0
+        return sum(work.expected_s for work, *_ in self._flying) / self._instances
+
+    def ran_at(self, moment_ns):
+        return self._ended_ns >= moment_ns or self._running > 0
 
     def items(self):
         return [item for work, *_ in self._flying for item in work.items]
@@ -145,6 +153,7 @@ class NumpyRunner:
         else:
             self._flying.remove(flight)
             self._running -= 1
+            self._ended_ns = now_ns()
             if fate == "failed":
                 work.failed("no")
             else:
@@ -152,7 +161,6 @@ class NumpyRunner:
                 y = np.frombuffer(slot, np.float32, x.size, end).reshape(x.shape)
                 y[...] = x + 1
                 done = Done(0, 1, 1, start_ns, now_ns(), (Place(0, "FP32", place.shape, end, place.nbytes),))
-                work.session.learn(work.padded or work.rows, (done.end_ns - start_ns) / 1e9)
                 work.done(done, slot)
             self._start()
         self._pump()
@@ -176,12 +184,13 @@ class NumpyRunner:
 class Rehearsal:
     """A batcher with its runners and a pump, as gateway/runners.py has them for many.
 
-    `variants` beside the reference; each lives in the runner of its target. `plan` are fields of everybody's plan.
+    `variants` beside the reference, whose target is `home`; each lives in the runner of its target. `plan`: fields of
+    everybody's plan.
     """
 
-    def __init__(self, fate=None, delay=None, max_rows=16, variants=(), plan=None, instances=1):
+    def __init__(self, fate=None, delay=None, max_rows=16, variants=(), plan=None, instances=1, home="here"):
         self.health, self.statistics = Health(lambda: asyncio.get_running_loop().time()), Statistics()
-        every = {v.id: v for v in (variant("m", target="here"), *variants)}
+        every = {v.id: v for v in (variant("m", target=home), *variants)}
         every = {name: replace(v, plan=replace(v.plan, max_rows=max_rows, **(plan or {}))) for name, v in every.items()}
         buckets, ranked = rank(every.values(), False)
         self.runners = {
@@ -193,7 +202,7 @@ class Rehearsal:
             sessions[name] = NumpySession(name, v.target)
             self.runners[v.target].sessions.append(sessions[name])
         self.route = VersionRoute("m", "1", SIGNATURE, every, buckets, ranked).opened(sessions)
-        self.runner = self.runners["here"]
+        self.runner = self.runners[home]
         self.batcher = Batcher(
             self.route, self.health, self.runners.get, lambda batcher, fresh: self.soon(), self.statistics, now_ns
         )

@@ -101,7 +101,8 @@ def test_one_client_of_a_quick_version_waits_for_two_slow_batches_at_most():
 
 
 def test_a_slow_and_a_quick_real_model_share_a_real_runner_fairly_in_time(tmp_path):
-    """By batches the quick one would have about a hundredth of the time; the bounds leave room for a busy machine."""
+    """Turns by batches would let the quick one run once for each run of the slow one, which takes a hundred times as
+    long. How much more it gets is up to the clients, which share the cores; the exact shares are tested above."""
 
     async def test():
         async with engine() as serving:
@@ -119,11 +120,8 @@ def test_a_slow_and_a_quick_real_model_share_a_real_runner_fairly_in_time(tmp_pa
             await asyncio.sleep(2.0)
             stop = True
             await asyncio.gather(*clients)
-            took = {}
-            for key, counts in serving.statistics.by_variant.items():
-                took[key.model] = (sum(one[2] for one in counts.batches.values()) / 1e9, counts.executions)
-            assert took["quick"][1] > 3 * took["slow"][1], took
-            served = {name: batcher.served_s for (name, _), batcher in serving.batchers.items()}
-            assert served["slow"] == pytest.approx(served["quick"], abs=0.3), (served, took)
+            ran = {key.model: counts.executions for key, counts in serving.statistics.by_variant.items()}
+            assert ran["slow"] >= 3, ran
+            assert ran["quick"] > 10 * ran["slow"], ran
 
     asyncio.run(asyncio.wait_for(test(), 60))

@@ -9,6 +9,7 @@ import pytest
 from gateway.errors import BadRequest, NotFound, NotReady
 from gateway.explain import explain
 from gateway.health import Health, Subject
+from gateway.latency import Latency
 from gateway.ranking import VersionRoute, nearest, rank
 from gateway.router import ModelRoutes, RouteTable
 from model_store.entities import Signature, TensorSpec, Verdict
@@ -18,7 +19,11 @@ SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 4)),), (TensorSpec("y", "FP3
 
 
 class OpenSession:
-    ready, closed, target, row_s = True, False, "ort-cpu", 0.001
+    ready, closed, target = True, False, "ort-cpu"
+
+    def __init__(self):
+        self.live = Latency()
+        self.live.start(0.001)
 
 
 def route(*variants, before=None, serve_unproven=False, sessions=None) -> VersionRoute:

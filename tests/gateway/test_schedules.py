@@ -22,7 +22,7 @@ from model_store.entities import REFERENCE
 from tests.gateway.engines import array, variant
 from tests.gateway.rehearsal import Rehearsal, now_ns, rehearse, rows
 
-SCHEDULES = 10_000
+SCHEDULES, PART = 10_000, 1_000
 TICK_S = 0.001
 RUN_S = {REFERENCE: 4.0, "near": 2.0, "far": 1.0}
 """Ticks of a run, beside what its rows take."""
@@ -163,6 +163,7 @@ def _watched(dispatch, bench, seen):
         seen["padded"] += bool(work.padded)
         seen["cut"] += sum(type(item.answer).__name__ == "Part" for item in work.items)
         seen[f"on {choice.session.target}"] += 1
+        seen[choice.why] += 1
         done = work.done
 
         def count(*outcome):
@@ -221,14 +222,15 @@ async def _sweep(bench):
                     item.fail(late())
 
 
-def test_ten_thousand_random_schedules_strand_nobody_mix_up_nothing_and_pay_for_nobody_who_has_gone():
+@pytest.mark.parametrize("part", range(SCHEDULES // PART))
+def test_ten_thousand_random_schedules_strand_nobody_mix_up_nothing_and_pay_for_nobody_who_has_gone(part):
     seen: Counter[str] = Counter()
-    for seed in range(SCHEDULES):
+    for seed in range(part * PART, (part + 1) * PART):
         seen += play(schedule_of(seed))
-    assert seen["answered"] > 30_000
+    assert seen["answered"] > 3 * PART
     rare = ("cancelled", "QueueTimeout", "DeadlineExceeded", "ClientGone", "ModelFailed", "RunnerDied")
-    assert min(seen[name] for name in rare) > 20, seen
-    assert min(seen[name] for name in ("padded", "cut", "on here", "on there")) > 2000, seen
+    assert min(seen[name] for name in rare) > 0, seen
+    assert min(seen[name] for name in ("padded", "cut", "on here", "on there", "overflow")) > PART // 10, seen
 
 
 def test_the_same_seed_goes_the_same_way_and_a_failure_prints_its_schedule():
@@ -239,7 +241,8 @@ def test_the_same_seed_goes_the_same_way_and_a_failure_prints_its_schedule():
         play(broken)
 
 
-def test_two_thousand_random_schedules_keep_the_order_of_priorities_and_starve_nobody():
+@pytest.mark.parametrize("part", range(4))
+def test_two_thousand_random_schedules_keep_the_order_of_priorities_and_starve_nobody(part):
     seen = Counter()
 
     async def schedule(seed: int) -> None:
@@ -297,9 +300,9 @@ def test_two_thousand_random_schedules_keep_the_order_of_priorities_and_starve_n
         assert bench.batcher.empty
         assert bench.batcher.waiting_rows == 0
 
-    for seed in range(2000):
+    for seed in range(part * 500, (part + 1) * 500):
         try:
             rehearse(lambda seed=seed: schedule(seed))
         except AssertionError as exc:
             raise AssertionError(f"schedule {seed}: {exc}") from exc
-    assert min(seen["answered"], seen["overtakings"], seen["oldest first"] * 10) > 5000
+    assert min(seen["answered"], seen["overtakings"], seen["oldest first"] * 10) > 1200
