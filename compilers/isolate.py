@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from compilers.cores import cores_for, idle_class
 from compilers.patience import patiently
 from compilers.reproduce import reproduce_script
 from compilers.stepkey import Step
@@ -114,6 +115,8 @@ class Isolation:
             limits = Limits(
                 seconds=min(86_400.0, max(0.1, self.deadline - time.monotonic())),
                 nice=self._nice,
+                idle=idle_class(step.name, self._nice),
+                cores=cores_for(step.name, self._nice),
                 writable=(str(workdir),),
                 readable=(str(workdir), str(self.store.blobs.root), str(Path(__file__).resolve().parent)),
             )

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from compilers import accuracy, probing
+from compilers import accuracy, hardware, probing
 from compilers import measure as timing
 from compilers.compare import Comparison, Mismatch
 from compilers.feed import Feed
@@ -161,8 +161,8 @@ STEPS: dict[str, Callable[[Params, Inputs], Answer]] = {
 
 def open_artifact(params: Params, inputs: Inputs, prefix: str = "artifact/") -> Session:
     files = {name.removeprefix(prefix): path for name, path in inputs.items() if name.startswith(prefix)}
-    target = load_target(params["target"])
-    return target.open(files, params["options"], params["threads"], params.get("instances", 1))
+    threads = min(params["threads"], hardware.usable_cores())  # a step that keeps to fewer cores than there are
+    return load_target(params["target"]).open(files, params["options"], threads, params.get("instances", 1))
 
 
 def measure_graph(model: Any) -> dict[str, Any]:

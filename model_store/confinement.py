@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import resource
 import signal
 import struct
@@ -29,6 +30,8 @@ GIB = 1 << 30
 class Limits:
     """What a child may use. `seconds` is wall time; `nice` 19 is the lowest priority; `processes` 0 forbids any.
 
+    `idle`: it gets only the time, of cores and of disks, that nobody else wants. `cores`: the only ones it runs on.
+
     `writable`: where it may write (with /dev/null and its like); None leaves that to the file permissions.
     `readable`: where it may read besides Python and the system libraries; None likewise. Both need Landlock and are
     skipped where the kernel has none; everything else holds regardless.
@@ -41,6 +44,8 @@ class Limits:
     processes: int | None = None
     writable: tuple[str, ...] | None = None
     readable: tuple[str, ...] | None = None
+    idle: bool = False
+    cores: tuple[int, ...] | None = None
 
 
 def confine(limits: Limits) -> None:
@@ -51,6 +56,10 @@ def confine(limits: Limits) -> None:
     if limits.processes:
         _limit(resource.RLIMIT_NPROC, limits.processes)
     os.nice(limits.nice)
+    if limits.idle:
+        _be_idle()
+    if limits.cores:
+        os.sched_setaffinity(0, limits.cores)
     _be_first_to_go()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -67,6 +76,18 @@ def _limit(what: int, value: int) -> None:
     resource.setrlimit(what, (value, value))
 
 
+def _be_idle() -> None:
+    """SCHED_IDLE (man 7 sched), and the idle class of input and output (man 2 ioprio_set) where its number is known.
+
+    Where a container forbids either, the nice value alone must do.
+    """
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    number = _IOPRIO_SET.get(platform.machine())
+    if number is not None:
+        _libc.syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_CLASS_IDLE << 13)
+
+
 def _be_first_to_go() -> None:
     """When the machine runs out of memory, the kernel takes this process and not the gateway."""
     with contextlib.suppress(OSError):
@@ -76,6 +97,8 @@ def _be_first_to_go() -> None:
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 _CAPABILITY_VERSION_3 = 0x20080522
+_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
+_IOPRIO_WHO_PROCESS, _IOPRIO_CLASS_IDLE = 1, 3
 
 
 def _prctl(option: int, arg2: int, arg3: int = 0) -> None:

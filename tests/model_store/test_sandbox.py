@@ -127,6 +127,34 @@ def test_what_a_child_started_dies_with_its_deadline(child):
     _until(lambda: not _alive(int(child.lines[0])))
 
 
+@pytest.mark.parametrize("idle", [True, False])
+def test_an_idle_child_and_what_it_starts_take_only_what_nobody_wants(child, idle):
+    outcome = child(
+        """
+        import ctypes, os, platform, subprocess, sys, threading
+        number = {"x86_64": 252, "aarch64": 31}[platform.machine()]
+        def tell():
+            print(os.sched_getscheduler(0) == os.SCHED_IDLE, ctypes.CDLL(None).syscall(number, 1, 0) >> 13 == 3)
+        tell()
+        thread = threading.Thread(target=tell)
+        thread.start()
+        thread.join()
+        code = "import os; print(os.sched_getscheduler(0) == os.SCHED_IDLE, os.nice(0))"
+        print(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip())
+        """,
+        Limits(seconds=20, nice=19, idle=idle),
+    )
+    assert outcome.ok
+    assert child.lines == [f"{idle} {idle}", f"{idle} {idle}", f"{idle} 19"]
+
+
+def test_a_child_keeps_to_the_cores_it_is_given(child):
+    core = max(os.sched_getaffinity(0))
+    outcome = child("import os; print(sorted(os.sched_getaffinity(0)))", Limits(seconds=20, nice=0, cores=(core,)))
+    assert outcome.ok
+    assert child.lines == [f"[{core}]"]
+
+
 def test_nobody_leaves_the_process_group(child):
     outcome = child("""
         import os
