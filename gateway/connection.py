@@ -53,7 +53,7 @@ class Connection(HttpToolsProtocol):
             known = _heads.get(self.head)
             if known is not None and len(data) == end + known.length and self._free():
                 self.in_headers, self.receiving_since = False, None
-                self._begin({**known.scope, **self.of_connection}, True, data[end:])
+                self._begin({**known.scope, **self.of_connection}, True, [data[end:]])
                 return
             self.between = False
         self.received += len(data)
@@ -86,7 +86,7 @@ class Connection(HttpToolsProtocol):
             _heads.learn(self.head, scope)  # type: ignore[arg-type]
         self.head = b""
         free = self._free()
-        cycle = self._begin(scope, keep_alive, bytearray(), start=free)
+        cycle = self._begin(scope, keep_alive, [], start=free)
         cycle.more_body, cycle.waiting_for_100_continue = True, self.expect_100_continue
         if not free:  # it came before the answer to the one before
             self.flow.pause_reading()
@@ -140,7 +140,7 @@ class Connection(HttpToolsProtocol):
         """Whether no request of this connection is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _begin(self, scope: Any, keep_alive: bool, body: Any, start: bool = True) -> Exchange:
+    def _begin(self, scope: Any, keep_alive: bool, body: list[bytes], start: bool = True) -> Exchange:
         cycle = self.cycle = Exchange(
             scope, self.transport, self.flow, self.logger, self.server_state.default_headers, keep_alive,
             self.on_response_complete, body,

@@ -13,13 +13,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from gateway.lines import Header, Lines, rendered
 
 _JOIN_BELOW = 1 << 16
 """A body that is larger is not worth a copy to save a write."""
+
+_HIGH_WATER = 1 << 20
+"""Bytes of a body that may wait for the application; to stop and go on reading at every 64 KiB costs more."""
 
 _DISCONNECT = {"type": "http.disconnect"}
 
@@ -54,6 +57,8 @@ class Exchange(RequestResponseCycle):
     access_log = False
     held: Any = None
     _given = False
+    _waiting = 0
+    """Bytes in `pieces`."""
 
     def __init__(
         self,
@@ -64,7 +69,7 @@ class Exchange(RequestResponseCycle):
         default_headers: list[Header],
         keep_alive: bool,
         on_response: Callable[[], None],
-        body: Any,
+        body: list[bytes],
     ) -> None:
         self.scope = scope  # type: ignore[assignment]
         self.transport = transport
@@ -73,7 +78,8 @@ class Exchange(RequestResponseCycle):
         self.default_headers = default_headers
         self.keep_alive = keep_alive
         self.on_response = on_response
-        self.body = body
+        self.pieces = body
+        """Of the body, not given yet; nothing is copied to keep them."""
 
     async def receive(self) -> Any:
         """ASGI's `receive`."""
@@ -81,10 +87,11 @@ class Exchange(RequestResponseCycle):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
         while not (self.disconnected or self.response_complete):
-            if self.body or not (self.more_body or self._given):
+            if self.pieces or not (self.more_body or self._given):
                 self._given = not self.more_body
-                body, self.body = self.body, bytearray()
-                return {"type": "http.request", "body": bytes(body), "more_body": self.more_body}
+                pieces, self.pieces, self._waiting = self.pieces, [], 0
+                body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                return {"type": "http.request", "body": body, "more_body": self.more_body}
             self.flow.resume_reading()
             self.message_event = asyncio.Event()
             await self.message_event.wait()
@@ -92,8 +99,9 @@ class Exchange(RequestResponseCycle):
 
     def arrived(self, body: bytes) -> None:
         """More of the body."""
-        self.body += body
-        if len(self.body) > HIGH_WATER_LIMIT:
+        self.pieces.append(body)
+        self._waiting += len(body)
+        if self._waiting > _HIGH_WATER:
             self.flow.pause_reading()
         self.message_event.set()
 

@@ -35,6 +35,10 @@ GRACE_S = 0.1
 PATIENCE = 10.0
 """A run is called hung only after this many times its expected time: a client's short deadline must not kill it."""
 
+PREFETCH_FROM_S = 0.0003
+"""Behind a batch that is expected to be over sooner none is prefetched: the runner would hardly wait for it, and what
+comes meanwhile makes it larger, which saves both sides more."""
+
 log = logging.getLogger("forgeway.runner")
 
 
@@ -113,6 +117,8 @@ class Runner:
         never waits for the gateway between batches and queues stay here."""
         self._begun = 0
         self._ended_ns = 0
+        self._room = 0
+        """Batches there may be beside those that are there, the last one included."""
         self._batches = 0
         self._lingering = Lingering()
         self._connect = connect
@@ -140,7 +146,10 @@ class Runner:
 
     @property
     def has_free_slot(self) -> bool:
-        return self.ready and self._begun == len(self._sent) and bool(self._free)
+        sent = self._sent
+        if not sent:
+            return self.ready and bool(self._free)
+        return self.ready and self._begun == len(sent) and bool(self._free) and len(sent) < self._room
 
     @property
     def inflight(self) -> int:
@@ -198,6 +207,8 @@ class Runner:
         instances = 1 if work.items[0].attempts else min(session.instances(work.sent_ns), self._slots - 1)
         self._sent[self._batches] = Sent(slot, work, instances)
         self._begin(work.sent_ns)
+        quick = work.expected_s < PREFETCH_FROM_S
+        self._room = instances if quick else self._slots
         self._memory.used(slot, end)
         session.last_used = work.sent_ns
         self._process.send(wire.pack_run(slot, session.load.session, self._batches, end, places, instances))

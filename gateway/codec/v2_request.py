@@ -8,12 +8,13 @@ Where Triton has words for a refusal, they are used: clients test for them.
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.codec.values import to_tensor
+from gateway.codec.values import PACKED, packed_tensor, to_tensor
 from gateway.errors import BadRequest
 from gateway.shared_memory import Regions
 from gateway.tensors import Tensor
@@ -24,6 +25,8 @@ _ONE_OF = (
     "'shared_memory_region' in 'parameters'. But "
 )
 _DATATYPES = frozenset(DATATYPES)
+_LONG = 1 << 12
+_FLOATS = re.compile(rb'"FP(32|64)"')
 _KNOWN_BELOW = 2048
 """Headers up to this many bytes are remembered."""
 
@@ -61,6 +64,16 @@ class Header(msgspec.Struct, frozen=True):
     id: str = ""
     outputs: tuple[Output, ...] | None = None
     parameters: dict[str, Any] | None = None
+
+
+class _FlatInput(Input, frozen=True):
+    """One whose data is a flat list of numbers."""
+
+    data: list[float] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _FlatHeader(Header, frozen=True):
+    inputs: tuple[_FlatInput, ...]
 
 
 class Place(NamedTuple):
@@ -108,6 +121,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(Header)
+_flat_decoder = msgspec.json.Decoder(_FlatHeader)
 
 
 def decode(body: bytes, header_length: int | None, model: str, regions: Regions) -> Request:
@@ -153,6 +167,8 @@ def check_header_length(value: bytes, body_bytes: int) -> int:
 
 
 def _header(text: bytes) -> Header:
+    if len(text) > _LONG and _FLOATS.search(text, 0, _LONG) and (flat := _flat_header(text)) is not None:
+        return flat
     try:
         return _decoder.decode(text)
     except msgspec.ValidationError as exc:
@@ -161,6 +177,16 @@ def _header(text: bytes) -> Header:
         if b"NaN" not in text and b"Infinity" not in text:
             raise BadRequest(f"failed to parse the request JSON buffer: {exc}") from None
         return _header_with_literals(text)
+
+
+def _flat_header(text: bytes) -> Header | None:
+    """A header whose data are flat lists of floats, which are packed at a third of the cost; None: it is another."""
+    try:
+        header = _flat_decoder.decode(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return None
+    unset = msgspec.UNSET
+    return header if all(each.data is unset or each.datatype in PACKED for each in header.inputs) else None
 
 
 def _header_with_literals(text: bytes) -> Header:
@@ -230,6 +256,8 @@ def _held(given: Input, regions: Regions) -> Tensor:
     """An input whose data is in the header or in shared memory."""
     parameters = given.parameters
     if parameters is None or parameters.shared_memory_region is None:
+        if type(given) is _FlatInput:
+            return packed_tensor(given.name, given.datatype, given.shape, given.data)
         return to_tensor(given.name, given.datatype, given.shape, given.data)
     place = _place(f"input '{given.name}'", parameters)
     return Tensor(given.datatype, given.shape, regions.read(*place))

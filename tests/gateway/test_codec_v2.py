@@ -484,3 +484,35 @@ def test_an_answer_is_packed_as_the_client_likes_best(accept, encoding):
     if encoding is not None:
         packed = compression.compress([b"abc" * 100, memoryview(b"x" * 10)], encoding)
         assert compression.decompress(packed, encoding, 1000) == b"abc" * 100 + b"x" * 10
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP64"])
+def test_long_flat_lists_are_read_as_short_and_nested_ones_are(datatype):
+    values = np.random.default_rng(0).standard_normal(3000) * 10.0 ** np.random.default_rng(1).integers(-45, 38, 3000)
+    data = [*values.tolist(), 0, -0.0, 7, -12, 2**40, 1e-320, 3.5e38, -1e308]
+    flat = decode_json(one(data, (len(data),), datatype)).inputs[0][1]
+    nested = decode_json(one([[each] for each in data], (len(data), 1), datatype)).inputs[0][1]
+    with np.errstate(over="ignore"):
+        expected = np.array(data).astype({"FP32": np.float32, "FP64": np.float64}[datatype])
+    assert bytes(flat.data) == bytes(nested.data) == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("data", "datatype", "words"),
+    [
+        ([True] * 2000, "FP32", "holds values that are no FP32"),
+        ([1.5] * 2000, "INT32", "holds values that are no INT32"),
+        ([1.5] * 1999 + [None], "FP32", "holds values that are no FP32"),
+        ([1.5] * 1999, "FP32", "Shape does not match true shape"),
+        (["1.5"] * 2000, "FP64", "holds values that are no FP64"),
+    ],
+)
+def test_long_lists_are_refused_in_the_words_for_short_ones(data, datatype, words):
+    with pytest.raises(BadRequest, match=words):
+        decode_json(one(data, (2000,), datatype))
+
+
+def test_long_lists_of_integers_keep_every_digit():
+    data = [2**62 + nth for nth in range(2000)]
+    tensor = decode_json(one(data, (2000,), "INT64", note="FP32")).inputs[0][1]
+    assert np.frombuffer(tensor.data, np.int64).tolist() == data

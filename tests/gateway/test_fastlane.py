@@ -216,7 +216,7 @@ def test_a_client_that_leaves_while_it_waits_is_withdrawn_and_counted(tmp_path):
         stuck = [asyncio.create_task(client.post(INFER, JSON, timeout_ms="1500")) for _ in range(2)]
         await until(lambda: runner.inflight == 1)
         stuck.append(asyncio.create_task(client.post(INFER, JSON, timeout_ms="1500")))
-        await until(lambda: runner.inflight == 2)
+        await until(lambda: serving.batchers["mlp", "1"].depth == 1)
         assert await client.post(INFER, JSON, leave_after=0.05) is None
         assert 'code="499",reason="cancelled"} 1' in serving.metrics.render().decode()
         await asyncio.gather(*stuck)
