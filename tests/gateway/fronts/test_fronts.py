@@ -171,6 +171,34 @@ def from_region() -> dict[str, object]:
     return {"inputs": inputs}
 
 
+def test_whoever_waits_behind_a_long_batch_of_the_other_process_is_late_and_kills_no_runner(gateway, both):
+    register(both[0], "slow", zoo.slow())
+    before = restarts(both[0])
+    for here, there in (both, both[::-1]):
+        here.connection.request("POST", "/v2/models/slow/infer", slow_body(200_000))
+        time.sleep(0.1)
+        hasty = json.loads(infer_body(3)) | {"parameters": {"timeout": 150_000}}
+        status, answer = there.ask("POST", "/v2/models/simple/infer", hasty)
+        assert status in (503, 504) and answer == {"error": "Request timeout expired"}
+        answer = here.connection.getresponse()
+        assert answer.status == 200, answer.read()
+        assert json.loads(answer.read())["outputs"][0]["data"] == [1.0, 2.0, 3.0, 4.0]
+        status, answer = there.ask("POST", "/v2/models/simple/infer", infer_body(3))
+        assert status == 200 and is_right(answer, 3)
+    assert restarts(both[1]) == before
+
+
+def restarts(client: Client) -> float:
+    lines = client.ask("GET", "/metrics")[1].splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("forgeway_worker_restarts_total"))
+
+
+def slow_body(turns: int) -> bytes:
+    x = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1.0, 2.0, 3.0, 4.0]}
+    asked = {"name": "turns", "shape": [1, 1], "datatype": "INT64", "data": [turns]}
+    return json.dumps({"inputs": [x, asked]}).encode()
+
+
 def test_a_runner_that_is_killed_costs_no_answer_in_either_process(gateway, both):
     before = counted(both[0])
 
@@ -251,11 +279,8 @@ def test_a_drain_answers_what_is_inside_either_process_and_a_dead_primary_leaves
     with RunningGateway(tmp_path / "drained", *FLAGS, "--drain-delay-s", "0.5") as running:
         first, other = clients(running)
         register(first, "slow", zoo.slow())
-        turns = {"name": "turns", "shape": [1, 1], "datatype": "INT64", "data": [400_000]}
-        x = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1.0, 2.0, 3.0, 4.0]}
-        body = json.dumps({"inputs": [x, turns]}).encode()
         for client in (first, other):
-            client.connection.request("POST", "/v2/models/slow/infer", body)
+            client.connection.request("POST", "/v2/models/slow/infer", slow_body(400_000))
         time.sleep(0.2)
         running.process.send_signal(signal.SIGTERM)
         for client in (first, other):
