@@ -231,6 +231,24 @@ def steadiness(bench: Bench) -> Rows:
         p50, capacity = (Spread.over([each[place] for each in found]) for place in (1, 2))
         how = f"p50 {p50.text('.2f', 1e3)} ms at 70 % of {capacity.text('.0f')} req/s, even arrivals"
         yield f"{name} at 70 % of capacity: p99 / p50", "<=", 3, ratio.median, ratio.text(), how
+        full = Spread.over([each[1] * each[2] / steady.CONNECTIONS for each in found])
+        how = "else it did not keep up, and the ratio above means nothing"
+        yield f"{name} at 70 % of capacity: p50 over that at capacity", "<=", 1, full.median, full.text(), how
+
+
+def compiling(bench: Bench) -> Rows:
+    """p99 of tiny while another model is compiled, over p99 beside it in time with nothing compiled."""
+    from benchmarks import while_compiling
+
+    subject, _ = bench.compiled("tiny")
+    client = bench.ready_client()
+    still, busy, _ = while_compiling.measure(
+        bench.gateway, client, subject, 8, bench.turns, bench.seconds, bench.folder
+    )
+    found = ratios(busy, still, "p99_s")
+    times = [Spread.over([each.p99_s for each in which]).text(".2f", 1e3) for which in (busy, still)]
+    how = f"c=8, {' of '.join(times)} ms, more in benchmarks.while_compiling"
+    yield "tiny: p99 while a compile runs over p99 idle", "<=", 1.5, found.median, found.text(), how
 
 
 def gateway_processes(gateway: GatewayProcess) -> list[int]:
@@ -256,5 +274,6 @@ ALL: Mapping[str, Callable[[Bench], Rows]] = {
     "overhead": overhead,
     "image": image,
     "steadiness": steadiness,
+    "compiling": compiling,
 }
 """In this order: small models first, so that a failure shows early."""

@@ -69,12 +69,13 @@ def start(
     folder: Path,
     window_s: float = 60.0,
     poisson: bool = False,
+    connections: int = CONNECTIONS,
 ) -> tuple[subprocess.Popen[bytes], Path]:
     """The load as a child, and the file that it prints to. Without a rate: as much as is answered."""
     spec, out = folder / "paced.json", folder / "paced.out"
     content = {
         "port": port, "questions": list(asked), "rate": rate, "seconds": seconds, "window_s": window_s,
-        "connections": CONNECTIONS, "poisson": poisson,
+        "connections": connections, "poisson": poisson,
     }  # fmt: skip
     spec.write_text(json.dumps(content))
     with out.open("wb") as file:

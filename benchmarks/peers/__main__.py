@@ -28,13 +28,16 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=int, default=2, help="of one measurement of a slow model (default 2; fast: 1)"
     )
+    parser.add_argument("--minutes", type=float, default=11.5, help="no round is begun that would end later (11.5)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     asked = parser.parse_args()
     subjects = [SUBJECTS[name]() for name in asked.subjects] + [from_files(text) for text in asked.model]
     peers = [PEERS[name] for name in asked.peers]
     with tempfile.TemporaryDirectory(prefix="forgeway-bench-") as folder:
-        outcome = walk.measure(subjects, peers, LOADS, Path(folder), asked.rounds, asked.seconds, say)
-    facts = machine.facts() | {"load generator": wrk.client(), "rounds": str(asked.rounds)}
+        outcome = walk.measure(
+            subjects, peers, LOADS, Path(folder), asked.rounds, asked.seconds, asked.minutes * 60, say
+        )
+    facts = machine.facts() | {"load generator": wrk.client(), "rounds": str(outcome.turns)}
     facts["seconds"] = f"{asked.seconds} for each measurement of a slow model, 1 of a fast one"
     asked.out.mkdir(parents=True, exist_ok=True)
     stem = asked.out / f"{facts['date']}-peers-{machine.slug(facts)}"

@@ -20,7 +20,8 @@ class Peer:
     """`package`: whose version is told. `settings`: what was chosen, in words. `form`: a name in bodies.FORMS.
 
     `path`: of a prediction, with {model}. `command`: after the environment's interpreter, with {port}; none: a script.
-    `plain`: no product, but what people write themselves.
+    `plain`: no product, but what people write themselves. `analyzed`: perf_analyzer can ask it (it speaks V2 with model
+    configurations and statistics, which KServe and MLServer leave out).
     """
 
     name: str
@@ -32,6 +33,7 @@ class Peer:
     command: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     plain: bool = False
+    analyzed: bool = False
 
     @property
     def python(self) -> Path:
@@ -91,6 +93,7 @@ PEERS = {
             "pytriton", "Triton core (pytriton)", "nvidia-pytriton",
             "dynamic batcher up to 32 with zero delay, one instance",
             form="v2-binary", path=V2,
+            analyzed=True,
             environment={"LD_LIBRARY_PATH": "{libpython}"},  # its stub must not take another libpython of the system
         ),
         Peer(

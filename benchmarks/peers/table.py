@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from benchmarks.figures import Figures, Spread, ratios
 from benchmarks.peers.bars import Bar, Group
 from benchmarks.peers.roster import ABSENT
-from benchmarks.peers.walk import BARE, FORGEWAY, Outcome, Server
+from benchmarks.peers.standing import Server
+from benchmarks.peers.walk import ANALYZED_CONNECTIONS, BARE, FORGEWAY, Outcome
+from benchmarks.table import answered_by
 
 MIB = 1 << 20
 PEER_TARGETS = {
@@ -36,6 +38,8 @@ def markdown(outcome: Outcome, facts: Mapping[str, str], plot: str) -> str:
     ]
     for result in outcome.subjects:
         lines += ["", *subject_tables(outcome, result.subject)]
+    if outcome.analyzed:
+        lines += ["", *analyzer_table(outcome)]
     lines += ["", *target_table(outcome), "", *server_table(outcome), "", *variant_table(outcome)]
     return "\n".join(lines) + "\n"
 
@@ -54,6 +58,26 @@ def subject_tables(outcome: Outcome, subject: str) -> Iterator[str]:
         ours = outcome.servers[0].cells.get((subject, connections), [])
         for server in outcome.servers:
             yield row(server, (subject, connections), bare, ours)
+        if ours:
+            yield ""
+            yield f"Forgeway's rows were answered by: {answered_by(ours)}."
+
+
+def analyzer_table(outcome: Outcome) -> Iterator[str]:
+    yield f"## tiny by perf_analyzer, c={ANALYZED_CONNECTIONS}"
+    yield ""
+    yield "A second load generator, on the servers that speak V2 with model configurations and statistics; KServe and"
+    yield "MLServer leave those out and it does not start on them. It costs more CPU than wrk and has the same cores."
+    yield ""
+    yield "| | req/s | Forgeway is | p50 ms | p99 ms |"
+    yield "|---|---|---|---|---|"
+    ours = next(iter(outcome.analyzed.values()))
+    for title, measured in outcome.analyzed.items():
+        times = [
+            Spread.over([getattr(each, what) for each in measured]).text(".2f", 1e3) for what in ("p50_s", "p99_s")
+        ]
+        other = "" if measured is ours else f"{ratios(ours, measured).text()}x"
+        yield f"| {title} | {rates(measured)} | {other} | {times[0]} | {times[1]} |"
 
 
 def row(server: Server, cell: tuple[str, int], bare: Sequence[Figures], ours: Sequence[Figures]) -> str:
@@ -208,6 +232,7 @@ def document(outcome: Outcome, facts: Mapping[str, str]) -> str:
         "rested": list(outcome.rested),
         "bare": {name: [each.as_dict() for each in figures] for name, figures in outcome.bare.items()},
         "bare served": {name: [each.as_dict() for each in figures] for name, figures in outcome.served.items()},
+        "perf_analyzer": {name: [each.as_dict() for each in figures] for name, figures in outcome.analyzed.items()},
         "subjects": [asdict(result) for result in outcome.subjects],
     }
     return json.dumps(content, indent=1) + "\n"

@@ -8,11 +8,13 @@ turns the server that was asked finishes what the load generator left behind.
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,11 @@ import numpy as np
 from benchmarks import processes, rounds, wrk
 from benchmarks.figures import Figures
 from benchmarks.models import Subject
-from benchmarks.peers import models
+from benchmarks.peers import models, perf_analyzer
 from benchmarks.peers.bodies import FORMS, Body
 from benchmarks.peers.roster import V2, Peer
 from benchmarks.peers.running import PeerFailed, PeerProcess
+from benchmarks.peers.standing import Running, Server, asked, rest, settle, wake, weigh
 from gateway.client import Client
 from gateway.demo.process import GatewayProcess
 from model_store.entities import REFERENCE
@@ -34,31 +37,12 @@ FORGEWAY, BARE = "forgeway", "bare session"
 AGREEMENT = 1e-3
 """Largest difference to the bare session, as a share of its largest output."""
 
-SPINS = 0.04
-"""Cores that an idle server may use before it is stopped between its turns."""
+ANALYZED_CONNECTIONS = 8
 
 SLOW_S = 0.002
 """Models whose bare session takes longer than this are measured by whole waves."""
 
 Say = Callable[[str], None]
-
-
-@dataclass
-class Server:
-    """One of the table's rows. `cells`: by (subject, connections), one Figures a round. `cpu_s`: of one answer."""
-
-    name: str
-    title: str
-    form: str
-    settings: str
-    plain: bool = False
-    version: str = ""
-    start_s: float = 0.0
-    idle_pss_bytes: int = 0
-    idle_cores: float = 0.0
-    failure: str = ""
-    cells: dict[tuple[str, int], list[Figures]] = field(default_factory=dict)
-    cpu_s: dict[tuple[str, int], list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,18 +55,11 @@ class Outcome:
     served: Mapping[str, list[Figures]]
     rested: Sequence[str]
     ready_s: float
+    analyzed: Mapping[str, list[Figures]] = field(default_factory=dict)
 
-
-@dataclass
-class Running:
-    """How a server is asked: its port, paths and bodies (files), and which processes it is."""
-
-    server: Server
-    port: int
-    paths: Mapping[str, str]
-    bodies: Mapping[str, tuple[Path, Body]]
-    pids: Callable[[], list[int]]
-    peer: PeerProcess | None = None
+    @property
+    def turns(self) -> int:
+        return max(len(rounds) for rounds in self.bare.values())
 
 
 def measure(
@@ -92,48 +69,87 @@ def measure(
     folder: Path,
     turns: int,
     seconds: int,
+    budget_s: float,
     say: Say,
 ) -> Outcome:
+    """At most `turns` rounds, at least one; no further one is begun that would end later than `budget_s` from now."""
+    begun = time.monotonic()
     manifest = models.write(subjects, folder / "models")
-    facts = {each["name"]: each for each in json.loads(manifest.read_text())["models"]}
     with ExitStack() as stack:
         gateway = stack.enter_context(GatewayProcess(folder / "data"))
         client = stack.enter_context(Client(gateway.url, timeout=120))
         results = [rounds.compile_subject(client, subject, folder, say) for subject in subjects]
         check_forgeway(client, subjects)
         specs = bare_specs(gateway, subjects, results, folder, seconds)
-        ours = Server(FORGEWAY, "Forgeway", FORMS["v2-binary"].title, "defaults", start_s=gateway.ready_s)
-        running = [asked(ours, subjects, V2, "v2-binary", gateway.port, folder, lambda: gateway_pids(gateway))]
-        servers = [ours]
-        for peer in peers:
-            server = Server(peer.name, peer.title, FORMS[peer.form].title, peer.settings, peer.plain)
-            servers.append(server)
-            process = stack.enter_context(PeerProcess(peer, manifest, folder))
-            try:
-                running.append(started(server, process, subjects, facts, folder))
-                say(f"{peer.title}: started in {server.start_s:.1f} s, its answers are right")
-            except PeerFailed as failed:
-                server.failure = str(failed)
-                process.stop()
-                say(f"{peer.title}: left out: {failed}")
+        running = line_up(stack, gateway, subjects, peers, manifest, folder, say)
         rested = weigh(running)
         say(f"stopped between their turns, for they burn CPU when idle: {', '.join(rested) or 'none'}")
-        bare: dict[str, list[Figures]] = {subject.name: [] for subject in subjects}
-        served: dict[str, list[Figures]] = {subject.name: [] for subject in subjects}
         for each in running:
             rest(each, rested)
-        for number in range(turns):
-            for subject, spec in zip(subjects, specs, strict=True):
-                say(f"round {number + 1} of {turns}: {subject.name}")
-                bare[subject.name].append(rounds.figures_of("benchmarks.bare", str(spec["bare"])))
-                served[subject.name].append(rounds.figures_of("benchmarks.bare", str(spec["bare served"])))
-                slow = bare[subject.name][0].p50_s > SLOW_S
-                for connections in loads.get(subject.name, (1, 8)):
-                    for each in running if number % 2 == 0 else running[::-1]:
-                        one_turn(each, subject.name, connections, seconds if slow else 1, slow, rested, say)
+        bare, served = all_rounds(running, subjects, specs, loads, turns, seconds, begun + budget_s, rested, say)
+        analyzed = second_opinion(running, subjects, rested, folder, turns, say)
         for each in running:
             wake(each, rested)
-        return Outcome(servers, results, bare, served, rested, gateway.ready_s)
+        return Outcome([each.server for each in running], results, bare, served, rested, gateway.ready_s, analyzed)
+
+
+def line_up(
+    stack: ExitStack,
+    gateway: GatewayProcess,
+    subjects: Sequence[Subject],
+    peers: Sequence[Peer],
+    manifest: Path,
+    folder: Path,
+    say: Say,
+) -> list[Running]:
+    """Forgeway and every peer, started and found to answer rightly; one that fails keeps its place and the reason."""
+    facts = {each["name"]: each for each in json.loads(manifest.read_text())["models"]}
+    ours = Server(FORGEWAY, "Forgeway", FORMS["v2-binary"].title, "defaults", start_s=gateway.ready_s)
+    running = [asked(ours, subjects, V2, "v2-binary", gateway.port, folder, lambda: [gateway.pid, *gateway.pids()])]
+    for peer in peers:
+        process = stack.enter_context(PeerProcess(peer, manifest, folder))
+        server = Server(peer.name, peer.title, FORMS[peer.form].title, peer.settings, peer.plain)
+        running.append(asked(server, subjects, peer.path, peer.form, process.port, folder, process.pids, process))
+        try:
+            check(running[-1], process, subjects, facts)
+            say(f"{peer.title}: started in {server.start_s:.1f} s, its answers are right")
+        except PeerFailed as failed:
+            server.failure = str(failed)
+            process.stop()
+            say(f"{peer.title}: left out: {failed}")
+    return running
+
+
+def all_rounds(
+    running: Sequence[Running],
+    subjects: Sequence[Subject],
+    specs: Sequence[Mapping[str, Path]],
+    loads: Mapping[str, Sequence[int]],
+    turns: int,
+    seconds: int,
+    until: float,
+    rested: Sequence[str],
+    say: Say,
+) -> tuple[dict[str, list[Figures]], dict[str, list[Figures]]]:
+    """Fills the servers' cells. Returns the bare sessions by subject: of the reference, of the variant that serves."""
+    bare: dict[str, list[Figures]] = {subject.name: [] for subject in subjects}
+    served: dict[str, list[Figures]] = {subject.name: [] for subject in subjects}
+    round_s = 0.0
+    for number in range(turns):
+        begun = time.monotonic()
+        if number and begun + 1.1 * round_s > until:
+            say(f"{number} rounds is what the time allows")
+            break
+        for subject, spec in zip(subjects, specs, strict=True):
+            say(f"round {number + 1} of {turns}: {subject.name}")
+            bare[subject.name].append(rounds.figures_of("benchmarks.bare", str(spec["bare"])))
+            served[subject.name].append(rounds.figures_of("benchmarks.bare", str(spec["bare served"])))
+            slow = bare[subject.name][0].p50_s > SLOW_S
+            for connections in loads.get(subject.name, (1, 8)):
+                for each in running if number % 2 == 0 else running[::-1]:
+                    one_turn(each, subject.name, connections, seconds if slow else 1, slow, rested, say)
+        round_s = time.monotonic() - begun
+    return bare, served
 
 
 def one_turn(
@@ -147,9 +163,12 @@ def one_turn(
         if each.peer is not None and not each.peer.alive:
             raise PeerFailed(f"ended while it was measured: {each.peer.last_words()}")
         pids, (file, body) = each.pids(), each.bodies[subject]
-        before = processes.cpu_s(pids)
+        before, rows = processes.cpu_s(pids), each.rows(subject)
         figures = asking(each, subject, file, body, connections, seconds, slow)
         settle(each)
+        after = each.rows(subject)
+        answered = {name: count - rows.get(name, 0) for name, count in after.items() if count > rows.get(name, 0)}
+        figures = replace(figures, variants=answered)
         server.cpu_s.setdefault((subject, connections), []).append(
             (processes.cpu_s(pids) - before) / max(1, figures.count)
         )
@@ -161,6 +180,28 @@ def one_turn(
         rest(each, rested)
 
 
+def second_opinion(
+    running: Sequence[Running], subjects: Sequence[Subject], rested: Sequence[str], folder: Path, turns: int, say: Say
+) -> dict[str, list[Figures]]:
+    """perf_analyzer with tiny, where it is installed: Forgeway and those that it can ask, in turns."""
+    found: dict[str, list[Figures]] = {}
+    able = [each for each in running if not each.server.failure and (each.peer is None or each.peer.peer.analyzed)]
+    if not perf_analyzer.BINARY.exists() or len(able) < 2 or all(subject.name != "tiny" for subject in subjects):
+        return found
+    say("perf_analyzer: tiny")
+    try:
+        for number in range(turns):
+            for each in able if number % 2 == 0 else able[::-1]:
+                wake(each, rested)
+                figures = perf_analyzer.load(each.port, "tiny", ANALYZED_CONNECTIONS, 1.5, folder)
+                found.setdefault(each.server.title, []).append(figures)
+                rest(each, rested)
+    except (RuntimeError, subprocess.TimeoutExpired) as failed:
+        say(f"perf_analyzer is left out: {failed}")
+        return {}
+    return found
+
+
 def asking(each: Running, subject: str, file: Path, body: Body, connections: int, seconds: int, slow: bool) -> Figures:
     """Where not one answer came, once more and four times as long."""
     path = each.paths[subject]
@@ -170,79 +211,20 @@ def asking(each: Running, subject: str, file: Path, body: Body, connections: int
         return wrk.load(each.port, path, file, body.headers, connections, 4 * seconds, slow)
 
 
-def settle(each: Running, patience_s: float = 5.0) -> None:
-    """Until the server no longer works on what was under way when the load ended."""
-    until = time.monotonic() + patience_s
-    while time.monotonic() < until:
-        pids = each.pids()
-        before = processes.cpu_s(pids)
-        time.sleep(0.1)
-        if processes.cpu_s(pids) - before < 0.03:
-            return
-
-
-def weigh(running: Sequence[Running], seconds: float = 3.0) -> list[str]:
-    """Notes memory and CPU of every idle server; the names of those that spin."""
-    for each in running:
-        settle(each)
-    before = {each.server.name: (each.pids(), processes.cpu_s(each.pids())) for each in running}
-    time.sleep(seconds)
-    for each in running:
-        pids, spent = before[each.server.name]
-        each.server.idle_cores = (processes.cpu_s(pids) - spent) / seconds
-        each.server.idle_pss_bytes = sum(map(processes.pss_bytes, each.pids()))
-    return [each.server.name for each in running if each.peer is not None and each.server.idle_cores > SPINS]
-
-
-def rest(each: Running, rested: Sequence[str]) -> None:
-    if each.peer is not None and each.server.name in rested:
-        each.peer.rest()
-
-
-def wake(each: Running, rested: Sequence[str]) -> None:
-    if each.peer is not None and each.server.name in rested:
-        each.peer.wake()
-
-
-def started(
-    server: Server, process: PeerProcess, subjects: Sequence[Subject], facts: Mapping[str, Any], folder: Path
-) -> Running:
-    """A peer that answers like the bare session. Raises PeerFailed."""
-    peer = process.peer
-    found = asked(server, subjects, peer.path, peer.form, process.port, folder, process.pids, process)
+def check(each: Running, process: PeerProcess, subjects: Sequence[Subject], facts: Mapping[str, Any]) -> None:
+    """Start a peer and hold its answers against the bare session's. Raises PeerFailed."""
     first = subjects[0].name
-    process.start(found.paths[first], found.bodies[first][1])
-    server.start_s, server.version = process.start_s, peer.version()
+    process.start(each.paths[first], each.bodies[first][1])
+    each.server.start_s, each.server.version = process.start_s, process.peer.version()
     for subject in subjects:
-        path, (_, body) = found.paths[subject.name], found.bodies[subject.name]
+        path, (_, body) = each.paths[subject.name], each.bodies[subject.name]
         try:
             content, headers = process.ask(path, body)
-            got = FORMS[peer.form].read(content, headers, facts[subject.name]["outputs"])
+            got = FORMS[process.peer.form].read(content, headers, facts[subject.name]["outputs"])
         except (urllib.error.URLError, OSError, ValueError, KeyError, IndexError) as failed:
             raise PeerFailed(f"{subject.name}: {type(failed).__name__}: {failed}; {process.last_words()}") from None
         for fault in faults(models.expected(subject), got):
             raise PeerFailed(f"{subject.name} is answered wrongly: {fault}")
-    return found
-
-
-def asked(
-    server: Server,
-    subjects: Sequence[Subject],
-    path: str,
-    form: str,
-    port: int,
-    folder: Path,
-    pids: Callable[[], list[int]],
-    peer: PeerProcess | None = None,
-) -> Running:
-    bodies = {}
-    for subject in subjects:
-        body = FORMS[form].write(subject.row)
-        file = folder / f"{server.name}.{subject.name}.body"
-        file.write_bytes(body.content)
-        bodies[subject.name] = (file, body)
-    paths = {subject.name: path.format(model=subject.name) for subject in subjects}
-    return Running(server, port, paths, bodies, pids, peer)
 
 
 def faults(expected: Mapping[str, np.ndarray], got: Mapping[str, np.ndarray]) -> Iterator[str]:
@@ -277,7 +259,3 @@ def bare_specs(
         ]
     finally:
         store.close()
-
-
-def gateway_pids(gateway: GatewayProcess) -> list[int]:
-    return [gateway.pid, *gateway.pids()]

@@ -22,6 +22,7 @@ from benchmarks.figures import Figures, Spread
 from benchmarks.models import from_files, tiny
 from benchmarks.peers import bars, bodies, models, table, walk
 from benchmarks.peers.roster import ABSENT, PEERS, ROOT, SERVERS
+from benchmarks.peers.standing import Server
 from benchmarks.rounds import Result
 
 SAID = {
@@ -106,15 +107,14 @@ def figures(rate: float) -> Figures:
 def outcome() -> walk.Outcome:
     """Forgeway at 600 and 500, a peer at 100 and 125 that once failed in part, one that never started."""
     cell = ("tiny", 32)
-    ours = walk.Server(
-        "forgeway", "Forgeway", "V2", "", cells={cell: [figures(600), figures(500)]}, cpu_s={cell: [1, 2]}
-    )
-    slow = walk.Server("slow", "Slow", "raw", "", cells={cell: [figures(100), figures(125)]}, cpu_s={cell: [1, 2]})
-    half = walk.Server("half", "Half", "raw", "", cells={cell: [figures(900)]}, cpu_s={cell: [1]}, failure="it ended")
-    never = walk.Server("never", "Never", "raw", "", failure="no wheel for this machine")
+    ours = Server("forgeway", "Forgeway", "V2", "", cells={cell: [figures(600), figures(500)]}, cpu_s={cell: [1, 2]})
+    slow = Server("slow", "Slow", "raw", "", cells={cell: [figures(100), figures(125)]}, cpu_s={cell: [1, 2]})
+    half = Server("half", "Half", "raw", "", cells={cell: [figures(900)]}, cpu_s={cell: [1]}, failure="it ended")
+    never = Server("never", "Never", "raw", "", failure="no wheel for this machine")
     bare = {"tiny": [figures(1000), figures(1000)]}
     result = Result("tiny", "a note", 1000, 1.0, 0.5, [], "reference")
-    return walk.Outcome([ours, slow, half, never], [result], bare, bare, ["slow"], 1.0)
+    analyzed = {"Forgeway": [figures(300)], "Slow": [figures(100)]}
+    return walk.Outcome([ours, slow, half, never], [result], bare, bare, ["slow"], 1.0, analyzed)
 
 
 def test_the_table_has_every_server_and_the_reason_of_those_left_out():
@@ -122,6 +122,7 @@ def test_the_table_has_every_server_and_the_reason_of_those_left_out():
     assert "| Slow | raw | 112 (100-125) | 0.113 (0.100-0.125) | 5.00 (4.00-6.00)x |" in text
     assert "| Never | raw | no wheel for this machine |" in text
     assert "(then it failed)" in text
+    assert "| Slow | 100 | 3.00x | 10.00 | 20.00 |" in text
     assert all(name in text for name in ABSENT)
     assert "| tiny c=32, throughput | ≥ 5.0 | 5.00 (4.00-6.00) | Slow | met |" in text
 

@@ -5,7 +5,7 @@ import os
 from onnx_models import MOST_ROWS, NAMES, PORT, OnnxModel
 from pytriton.decorators import batch
 from pytriton.model_config import DynamicBatcher, ModelConfig, Tensor
-from pytriton.triton import Triton, TritonConfig
+from pytriton.triton import Triton, TritonConfig, TritonSecurityConfig
 
 
 def infer_with(model):
@@ -21,7 +21,8 @@ if __name__ == "__main__":
         http_address="127.0.0.1", http_port=PORT, allow_grpc=False, allow_metrics=False,
         grpc_port=int(os.environ["BENCH_SECOND_PORT"]),
     )  # fmt: skip
-    with Triton(config=config) as triton:
+    # The token opens the statistics that perf_analyzer asks for.
+    with Triton(config=config, security_config=TritonSecurityConfig(access_token="bench")) as triton:
         for name in NAMES:
             model = OnnxModel(name)
             triton.bind(
