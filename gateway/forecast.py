@@ -169,12 +169,22 @@ class Forecast:
     def _run_s(
         self, route: VersionRoute, contest: Contest, leader: str, variant: str, rows: int, row_bytes: int
     ) -> float:
-        """Expected seconds of a run of `variant`: the leader's, as seen live, times the ratio of the two."""
+        """Expected seconds of a run of `variant`: the leader's, as seen live, times the ratio of the two.
+
+        Where no run of the leader was seen that was like it, its last ones say by how much the evidence is off.
+        """
         bucket = route.bucket(rows)
         costs = route.costs[bucket]
-        figure = route.sessions[leader].live.figure(rows, row_bytes)
+        live = route.sessions[leader].live
+        figure = live.figure(rows, row_bytes)
         row_s = None if figure is None else figure.typical
-        lead_s = costs[leader] * rows / bucket if row_s is None else row_s * rows
+        if row_s is None:
+            lead_s = costs[leader] * rows / bucket
+            seen = route.bucket(live.last_rows)
+            if live.row_s is not None and leader in (others := route.costs.get(seen, {})):
+                lead_s *= live.row_s * seen / others[leader]
+        else:
+            lead_s = row_s * rows
         if variant == leader:
             return lead_s
         edge = contest.edge(variant) if leader == contest.leader else None

@@ -56,11 +56,13 @@ class Figure:
 class Latency:
     """Seconds a row of a run costs. Kinds of runs: rows and bytes of a row, both by powers of two; alone or not."""
 
-    __slots__ = ("_figures", "_last", "_start")
+    __slots__ = ("_figures", "_last", "_start", "last_rows")
 
     def __init__(self) -> None:
         self._figures: dict[int, Figure] = {}
         self._last: Figure | None = None
+        self.last_rows = 1
+        """Rows of the run that `row_s` is of."""
         self._start: float | None = None
         """Seconds a row cost in a run before any figure: a warm-up, or a first run."""
 
@@ -78,7 +80,7 @@ class Latency:
         if self._start is None:
             self._start = seconds / rows
         if figure.count:
-            self._last = figure
+            self._last, self.last_rows = figure, rows
 
     def figure(self, rows: int, row_bytes: int, crowded: bool = False) -> Figure | None:
         """Seconds per row of such runs."""

@@ -175,6 +175,20 @@ def test_a_rival_needs_several_tries_and_a_clear_margin_the_preferred_one_less()
     assert led(1.05, 50, "rival") == "leader"
 
 
+def test_a_batch_of_a_kind_that_was_not_seen_is_expected_to_be_off_as_much_as_those_that_were():
+    async def test():
+        traffic = Traffic(of(0.030, 0.040), measured=0.004, targets=("here", "there"))
+        await traffic.run(clients=1, seconds=1)
+        bench = traffic.bench
+        predicted = bench.batcher.forecast.predictions(bench.route, 4, lambda *_: True)
+        assert list(predicted) == [FAST, REFERENCE]
+        assert predicted[FAST].measured_s == pytest.approx(4 * 0.002)
+        assert predicted[FAST].run_s == pytest.approx(4 * 0.030, rel=0.01)
+        assert predicted[REFERENCE].run_s == pytest.approx(2 * predicted[FAST].run_s)
+
+    rehearse(test)
+
+
 def test_a_figure_is_the_median_without_the_first_runs():
     figure = Figure()
     for value in (9.0, 9.0, 1.0, 1.1, 50.0, 0.9, 1.0):
