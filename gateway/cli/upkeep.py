@@ -16,6 +16,7 @@ import typer
 from gateway.cli.output import FAILURE, Json, Key, Url, document, say, table
 from gateway.cli.serving import Data, DatabaseUrl, effective
 from gateway.cli.storing import opened_store
+from gateway.settings import Settings
 
 Check = tuple[str, bool, str]
 """What was looked at, whether it is in order, and the finding in words."""
@@ -24,7 +25,15 @@ Check = tuple[str, bool, str]
 def doctor(data: Data = None, url: Url = None, key: Key = None, as_json: Json = False) -> None:
     """Look at what a gateway needs from this machine: Python, runtimes, kernel, data folder, ports."""
     settings = effective({"data": data})
-    checks = [*_python(), *_targets(), *_kernel(), *_folder(settings.data), *_ports(settings), *_gateway(url, key)]
+    checks = [
+        *_python(),
+        *_targets(),
+        *_kernel(),
+        *_processes(settings),
+        *_folder(settings.data),
+        *_ports(settings),
+        *_gateway(url, key),
+    ]
     if as_json:
         document(
             {
@@ -106,6 +115,12 @@ def _kernel() -> Iterator[Check]:
         yield "kernel", False, f"memfd, pidfd or SEQPACKET sockets do not work here: {exc}"
     else:
         yield "kernel", True, f"{os.uname().release}: memfd, pidfd and SEQPACKET sockets work"
+
+
+def _processes(settings: Settings) -> Iterator[Check]:
+    cores, count = len(os.sched_getaffinity(0)), settings.gateways
+    few = "" if count == 1 or cores >= 4 else "; on fewer than 4 cores more than one gains nothing"
+    yield "gateways", count <= cores, f"processes that accept requests: {count}, cores: {cores}{few}"
 
 
 def _folder(data: Path) -> Iterator[Check]:
