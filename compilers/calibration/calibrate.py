@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compilers.calibration import Calibration
-from compilers.calibration.collectors import GRAM_DEPTH, ProductCollector, TensorCollector
+from compilers.calibration.collectors import GRAM_DEPTH, ProductCollector, TensorCollector, gram_bytes
 from compilers.calibration.feeds import ROWS, feeds
 from compilers.calibration.observe import BUDGET_BYTES, Observed, chunks
 from compilers.calibration.products import Product, View, products
@@ -50,7 +50,11 @@ def calibrate(
                 break
             rows = 1
         if grams:
-            weights = {name: size + _gram_bytes(seen_by.get(name, ())) for name, size in weights.items()}
+            weights = {
+                # H, and the rows gathered to be added to it.
+                name: size + sum(2 * gram_bytes(view) for view in seen_by.get(name, ()))
+                for name, size in weights.items()
+            }
         for chunk in chunks(weights, budget_bytes):
             _collect(observed.runs(chunk, feeds(model, calibration, rows)), chunk, seen_by, writer, grams=grams)
         writer.close()
@@ -107,10 +111,6 @@ def _lacking(model: ir.Model, wanted: Sequence[str], given: Statistics | None, *
     return lacking
 
 
-def _gram_bytes(views: Sequence[View]) -> int:
-    return sum(4 * view.groups * view.depth**2 for view in views if view.depth <= GRAM_DEPTH)
-
-
 def _collect(
     runs: Iterator[Mapping[str, np.ndarray]],
     chunk: Sequence[str],
@@ -129,4 +129,5 @@ def _collect(
     for name, collected in tensors.items():
         writer.add_tensor(name, collected)
         for product in seen[name]:
+            product.close()
             writer.add_product(product)

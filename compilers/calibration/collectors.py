@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compilers.calibration.histogram import Histogram
-from compilers.calibration.products import View
+from compilers.calibration.products import CHUNK_BYTES, View
 from compilers.calibration.ranges import TensorStatistics
 
 COUNTED = 1 << 18
@@ -13,6 +13,11 @@ COUNTED = 1 << 18
 
 GRAM_DEPTH = 6144
 """The deepest product whose Gram matrix is kept: 151 MB in float32."""
+
+
+def gram_bytes(view: View) -> int:
+    """What H of a product takes; 0 where it is too deep."""
+    return 4 * view.groups * view.depth**2 if view.depth <= GRAM_DEPTH else 0
 
 
 class TensorCollector:
@@ -66,6 +71,7 @@ class ProductCollector:
         self.high: np.ndarray | None = None
         self.gram: np.ndarray | None = None
         self._wanted = gram and view.depth <= GRAM_DEPTH
+        self._waiting: list[np.ndarray] = []
 
     def add(self, array: np.ndarray) -> None:
         channels = self.view.by_channel(array)
@@ -77,9 +83,22 @@ class ProductCollector:
         total, rows = self.view.sums(array)
         self.sum = total if self.sum is None else self.sum + total
         self.rows += rows
-        if not self._wanted:
-            return
+        for chunk in self.view.chunks(array) if self._wanted else ():
+            self._waiting.append(chunk)
+            # Adding to H costs as much as a product of K rows: so many are gathered first.
+            if sum(rows.nbytes for rows in self._waiting) >= min(CHUNK_BYTES, gram_bytes(self.view)):
+                self._sum_up()
+
+    def close(self) -> None:
+        """Nothing more will be added."""
+        if self._waiting:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        rows = np.concatenate(self._waiting, axis=1)
+        self._waiting = []
+        product = rows.transpose(0, 2, 1) @ rows
         if self.gram is None:
-            self.gram = np.zeros((self.view.groups, self.view.depth, self.view.depth), np.float32)
-        for chunk in self.view.chunks(array):
-            self.gram += chunk.transpose(0, 2, 1) @ chunk
+            self.gram = product
+        else:
+            self.gram += product

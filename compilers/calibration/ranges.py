@@ -18,6 +18,7 @@ Range = tuple[float, float]
 
 LEVELS = 255
 PERCENTILE = 99.99
+LEAST_COUNT, FEWEST_BINS = 32, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,15 @@ def entropy(seen: TensorStatistics, percentile: float = PERCENTILE) -> Range:
 
     Candidates clip symmetrically around zero; a one-sided tensor is clipped on its one side.
     """
-    half, total = BINS // 2, int(seen.counts.sum())
-    if not total or seen.reach <= 0:
+    counts = _dense(seen.counts)
+    half = len(counts) // 2
+    if not counts.any():
         return seen.low, seen.high
     found, least = half, np.inf
     one_sided = seen.low >= 0 or seen.high <= 0
     for reach in np.unique(np.geomspace(LEVELS if one_sided else LEVELS // 2 + 1, half, 96).astype(int)):
-        clipped = seen.counts[half - reach : half + reach].astype(np.float64)
-        outside = (seen.counts[: half - reach].sum(), seen.counts[half + reach :].sum())
+        clipped = counts[half - reach : half + reach].astype(np.float64)
+        outside = (counts[: half - reach].sum(), counts[half + reach :].sum())
         told = _divergence(clipped, *outside, levels=2 * LEVELS if one_sided else LEVELS)
         if told < least:
             found, least = int(reach), told
@@ -86,7 +88,7 @@ def mse(seen: TensorStatistics, percentile: float = PERCENTILE) -> Range:
     below = np.concatenate([np.zeros((3, 1)), np.cumsum(moments, axis=1)], axis=1)
     above = below[:, -1:] - below
     width = 2 * seen.reach / BINS
-    # Zero is always on the grid: what is exactly there (a Relu's other half) rounds without an error.
+    # What is exactly zero rounds without an error.
     moving = counts.sum() - counts[BINS // 2]
     shrink = np.geomspace(1.0, 0.01, 64)
     lows = shrink * min(seen.low, 0.0) if seen.low < 0 else np.zeros(1)
@@ -110,6 +112,18 @@ CALIBRATORS: dict[str, Callable[..., Range]] = {
     "entropy": entropy,
     "mse": mse,
 }
+
+
+def _dense(counts: np.ndarray) -> np.ndarray:
+    """The histogram with bins merged until they hold enough for their differences to mean something.
+
+    Zero is always on the grid: what is exactly there (a Relu's other half) is counted as its neighbour is.
+    """
+    counts = counts.copy()
+    counts[BINS // 2] = min(counts[BINS // 2], counts[BINS // 2 + 1])
+    while len(counts) > FEWEST_BINS and counts.sum() < LEAST_COUNT * np.count_nonzero(counts):
+        counts = counts.reshape(-1, 2).sum(axis=1)
+    return counts
 
 
 def _divergence(kept: np.ndarray, below: float, above: float, levels: int) -> float:

@@ -109,7 +109,7 @@ def source_digest(name: str) -> str:
     """sha256 of the pass's source and of what all passes share, so that editing one invalidates what it made."""
     folder = Path(__file__).parent
     own = folder / f"{import_string(name).partition(':')[0].rpartition('.')[2]}.py"
-    shared = [folder / module for module in ("constants.py", "graph.py", "kinds.py", "shapes.py")]
+    shared = [folder / module for module in ("constants.py", "gemm.py", "graph.py", "kinds.py", "shapes.py")]
     if name in CALIBRATED:
         shared += [folder / module for module in ("absorb.py", "bias_correction.py", "gptq.py", "grid.py")]
         shared += sorted((folder.parent / "calibration").glob("*.py"))

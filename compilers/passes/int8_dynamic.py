@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from compilers.passes.gemm import gemm_to_matmul
 from compilers.passes.graph import is_quantized, need_names, need_products, promise_quantized
 from compilers.passes.shapes import with_shapes
 from compilers.telemetry import silence
@@ -38,16 +39,19 @@ class QuantizeDynamic(ir.passes.FunctionalPass):
         if is_quantized(model):
             return ir.passes.PassResult(model.clone(), modified=False)
         silence()
+        work = model.clone()
+        gemm_to_matmul(work, self.exclude)
+        left = [*self.exclude, *(f"{name}_MatMul" for name in self.exclude)]  # so ONNX Runtime renames a Gemm
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         with tempfile.TemporaryDirectory() as folder:
             quantized = Path(folder) / "quantized.onnx"
             quantize_dynamic(
-                with_shapes(ir.to_proto(model)),
+                with_shapes(ir.to_proto(work)),
                 quantized,
                 op_types_to_quantize=list(KINDS),
                 weight_type=QuantType.QInt8,
-                nodes_to_exclude=list(self.exclude),
+                nodes_to_exclude=left,
                 per_channel=self.per_channel,
                 reduce_range=self.reduce_range,
             )

@@ -21,7 +21,8 @@ from compilers.calibration.products import products
 from compilers.calibration.ranges import CALIBRATORS, PERCENTILE
 from compilers.calibration.statistics import Statistics
 from compilers.passes.bias_correction import correct_bias
-from compilers.passes.graph import attends, is_quantized, need, need_names, need_products, promise_quantized
+from compilers.passes.constants import own_constant
+from compilers.passes.graph import attends, constant, is_quantized, need, need_names, need_products, promise_quantized
 from compilers.passes.grid import ROUNDINGS, Gridded, on_grid
 from compilers.passes.shapes import with_shapes
 from compilers.telemetry import silence
@@ -35,8 +36,10 @@ class QuantizeStatic(ir.passes.FunctionalPass):
     calibrator: minmax, moving-average, percentile (with `percentile`), entropy or mse. symmetric: activations around
     zero. rounding: nearest or gptq. bias_correction: take back the mean error of rounding.
 
-    By default every operator that has an int8 kernel, so that regions stay in int8; of a transformer only products: the
-    sum of scores and mask spans from a few to minus ten thousand, and 255 steps over that leave nothing of the scores.
+    regions: quantize every operator that has an int8 kernel, and the answers of products, so that whole regions stay in
+    int8. None: unless the model is a transformer. There one scale for every token loses too much: the sum of scores and
+    mask spans from a few to minus ten thousand. Of it only products with a weight are quantized and only their inputs
+    (a sentence encoder: 8.8 dB with regions, 17.5 dB without, 23.8 dB smoothed before).
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class QuantizeStatic(ir.passes.FunctionalPass):
         reduce_range: bool = False,
         bias_correction: bool = False,
         rounding: str = "nearest",
+        regions: bool | None = None,
     ) -> None:
         self.calibration = calibration
         self.statistics = statistics
@@ -64,6 +68,7 @@ class QuantizeStatic(ir.passes.FunctionalPass):
         self.reduce_range = reduce_range
         self.bias_correction = bias_correction
         self.rounding = rounding
+        self.regions = regions
 
     def requires(self, model: ir.Model) -> None:
         need(self.calibrator in CALIBRATORS, f"no calibrator {self.calibrator!r}; there are {', '.join(CALIBRATORS)}")
@@ -78,12 +83,15 @@ class QuantizeStatic(ir.passes.FunctionalPass):
         silence()
         work = ir.from_proto(with_shapes(ir.to_proto(model)))
         common.LiftConstantsToInitializersPass(lift_all_constants=True)(work)
-        kinds = self.kinds or _usual_kinds(work)
-        wanted = touched(work, kinds, self.exclude)
+        whole = not attends(work) if self.regions is None else self.regions
+        kinds = self.kinds or _kinds(whole=whole)
+        exclude = {*self.exclude, *(() if whole else _without_weight(work))}
+        wanted = touched(work, kinds, exclude)
+        _part_weights(work, exclude)
         with calibrated(work, self.calibration, self.statistics, tensors=wanted, grams=self.rounding == "gptq") as seen:
             ranges = {name: self._range(seen, name) for name in wanted if name in seen.tensors}
-            gridded = self._round(work, kinds, seen)
-        after = ir.from_proto(self._pairs(ir.to_proto(work), kinds, ranges, gridded))
+            gridded = self._round(work, kinds, exclude, seen)
+        after = ir.from_proto(self._pairs(ir.to_proto(work), kinds, exclude, ranges, gridded, whole=whole))
         return ir.passes.PassResult(after, modified=is_quantized(after))
 
     def ensures(self, model: ir.Model) -> None:
@@ -92,12 +100,14 @@ class QuantizeStatic(ir.passes.FunctionalPass):
     def _range(self, seen: Statistics, name: str) -> tuple[float, float]:
         return CALIBRATORS[self.calibrator](seen.tensors[name], self.percentile)
 
-    def _round(self, model: ir.Model, kinds: Collection[str], seen: Statistics) -> list[Gridded]:
+    def _round(
+        self, model: ir.Model, kinds: Collection[str], exclude: Collection[str], seen: Statistics
+    ) -> list[Gridded]:
         """Put the weights of the products on their grids, in place."""
         found: dict[str, Gridded] = {}
         nodes = {node.name: node for node in model.graph}
         for product in products(model):
-            if product.node in self.exclude or product.kind not in kinds:
+            if product.node in exclude or product.kind not in kinds:
                 continue
             value = model.graph.initializers[product.weight]
             weight = value.const_value.numpy()  # type: ignore[union-attr]
@@ -111,16 +121,18 @@ class QuantizeStatic(ir.passes.FunctionalPass):
                 correct_bias(model.graph, nodes[product.node], product, error, seen)
         for gridded in found.values():
             value = model.graph.initializers[gridded.product.weight]
-            if all(use.node.name not in self.exclude for use in value.uses()):
-                value.const_value = ir.tensor(gridded.value, name=value.name)
+            value.const_value = ir.tensor(gridded.value, name=value.name)
         return list(found.values())
 
     def _pairs(
         self,
         model: onnx.ModelProto,
         kinds: Sequence[str],
+        exclude: Collection[str],
         ranges: Mapping[str, tuple[float, float]],
         gridded: Sequence[Gridded],
+        *,
+        whole: bool,
     ) -> onnx.ModelProto:
         """Insert the Q/DQ pairs."""
         from onnxruntime.quantization import QuantType
@@ -138,9 +150,13 @@ class QuantizeStatic(ir.passes.FunctionalPass):
             QuantType.QUInt8,
             TensorsData(CalibrationMethod.MinMax, data),
             [],
-            list(self.exclude),
+            list(exclude),
             list(kinds),
-            {"ActivationSymmetric": self.symmetric, "TensorQuantOverrides": _overrides(gridded)},
+            {
+                "ActivationSymmetric": self.symmetric,
+                "TensorQuantOverrides": _overrides(gridded),
+                "OpTypesToExcludeOutputQuantization": [] if whole else list(kinds),
+            },
         )
         quantizer.quantize_model()
         quantizer.model.topological_sort()
@@ -149,8 +165,9 @@ class QuantizeStatic(ir.passes.FunctionalPass):
 
 
 def usual_tensors(model: ir.Model) -> set[str]:
-    """Tensors whose ranges this pass asks for when it is told nothing about kinds."""
-    return touched(model, _usual_kinds(model), ())
+    """Tensors whose ranges this pass asks for when it is told nothing about kinds and regions."""
+    whole = not attends(model)
+    return touched(model, _kinds(whole=whole), () if whole else _without_weight(model))
 
 
 def touched(model: ir.Model, kinds: Collection[str], exclude: Collection[str]) -> set[str]:
@@ -159,10 +176,28 @@ def touched(model: ir.Model, kinds: Collection[str], exclude: Collection[str]) -
     return {str(value.name) for node in nodes for value in (*node.inputs, *node.outputs) if value is not None}
 
 
-def _usual_kinds(model: ir.Model) -> tuple[str, ...]:
+def _kinds(*, whole: bool) -> tuple[str, ...]:
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    return NEEDED if attends(model) else tuple(sorted({*QDQRegistry, *QLinearOpsRegistry}))
+    return tuple(sorted({*QDQRegistry, *QLinearOpsRegistry})) if whole else NEEDED
+
+
+def _without_weight(model: ir.Model) -> set[str]:
+    """Names of products of two activations."""
+    products = (node for node in model.graph if node.op_type in NEEDED and len(node.inputs) > 1)
+    return {str(node.name) for node in products if constant(node.inputs[1]) is None}
+
+
+def _part_weights(model: ir.Model, exclude: Collection[str]) -> None:
+    """Give nodes left in float their own copy of a weight that they share: the quantizer takes it from all."""
+    for node in model.graph:
+        if node.name not in exclude:
+            continue
+        for place, value in enumerate(node.inputs):
+            if value is not None and value.is_initializer() and len(list(value.uses())) > 1:
+                tensor = constant(value)
+                if tensor is not None and tensor.dtype == ir.DataType.FLOAT:
+                    own_constant(model.graph, node, place, tensor.numpy(), f"{value.name}.float")
 
 
 def _overrides(gridded: Sequence[Gridded]) -> dict[str, list[dict[str, Any]]]:

@@ -25,6 +25,10 @@ from compilers.passes.shapes import with_shapes
 
 NEEDED = ("MatMul", "Gemm", "Conv")
 
+ALPHA = 0.7
+"""Between the paper's 0.5 and the 0.85 of its repository: a sentence encoder in dynamic int8 keeps 18.9 dB as it is,
+16.7 dB after 0.5, 22.7 dB after 0.65 and 21.6 dB after 0.8."""
+
 EVEN = 1.05
 """Factors that lie this near to one another smooth nothing."""
 
@@ -39,7 +43,7 @@ class SmoothQuant(ir.passes.FunctionalPass):
         self,
         calibration: Calibration,
         statistics: Statistics | None = None,
-        alpha: float = 0.5,
+        alpha: float = ALPHA,
         convolutions: bool = False,
     ) -> None:
         self.calibration = calibration

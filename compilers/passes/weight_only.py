@@ -17,6 +17,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from compilers.passes.gemm import gemm_to_matmul
 from compilers.passes.graph import is_quantized, need, need_names, need_products, promise_quantized
 from compilers.telemetry import silence
 
@@ -58,6 +59,7 @@ class QuantizeWeights(ir.passes.FunctionalPass):
         silence()
         work = model.clone()
         common.LiftConstantsToInitializersPass(lift_all_constants=True)(work)
+        gemm_to_matmul(work, self.exclude)
         quantize = self._for_onnxruntime if self.runtime == "onnxruntime" else self._for_openvino
         after = ir.from_proto(quantize(ir.to_proto(work)))
         return ir.passes.PassResult(after, modified=is_quantized(after))
@@ -67,16 +69,13 @@ class QuantizeWeights(ir.passes.FunctionalPass):
 
     def _for_onnxruntime(self, model: onnx.ModelProto) -> onnx.ModelProto:
         from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
-        from onnxruntime.quantization.onnx_model import ONNXModel
 
-        whole = ONNXModel(model)
-        whole.replace_gemm_with_matmul()  # MatMulNBits takes a MatMul's place only
         config = DefaultWeightOnlyQuantConfig(
             block_size=self.block_size, is_symmetric=self.symmetric, accuracy_level=INT8_LEVEL, bits=self.bits
         )
         logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.ERROR)
         quantizer = MatMulNBitsQuantizer(
-            whole.model,
+            model,
             bits=self.bits,
             block_size=self.block_size,
             is_symmetric=self.symmetric,
