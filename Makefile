@@ -8,7 +8,7 @@ PERF   := .work/perf_analyzer
 PEERS  := fastapi litserve bentoml mlserver kserve pytriton rayserve
 PIP    := -m pip --quiet --disable-pip-version-check
 
-.PHONY: install clients demo test fuzz lint bench peers bench-peers serve lock clean
+.PHONY: install clients demo test fuzz lint bench peers bench-peers bench-targets bench-soak serve lock clean
 
 install: $(STAMP)
 
@@ -65,6 +65,12 @@ peers: $(PEERS:%=.venv-peers/%.tried)  ## other people's servers, each in an env
 
 bench-peers: install peers  ## side by side with other people's servers: about 12 minutes on 2 cores
 	$(BIN)/python -m benchmarks.peers
+
+bench-targets: install  ## the target table of benchmarks/README.md, each row with its result: about 6 minutes
+	$(BIN)/python -m benchmarks.targets
+
+bench-soak: install  ## half an hour at 70 % of capacity: latency, errors, memory of every process
+	$(BIN)/python -m benchmarks.soak --minutes 30
 
 serve: install
 	$(BIN)/forgeway serve

@@ -23,13 +23,13 @@ from gateway.demo.process import RUNNER
 LOADS = (("tiny", 32), ("resnet50", 8))
 STAGES = (
     ("compute", ("compilers/targets/",)),
-    ("encode", ("gateway/codec/v2_reply", "gateway/answering")),
-    ("decode", ("gateway/codec/", "gateway/heads", "gateway/tensors", "gateway/bodies")),
+    ("encode", ("gateway/codec/v2_reply",)),
+    ("decode", ("gateway/codec/", "gateway/tensors", "gateway/bodies")),
     ("metrics", ("gateway/statistics", "gateway/series", "gateway/metrics", "gateway/accounts", "gateway/logs")),
     (
         "hop",
         (
-            "gateway/slot", "gateway/wire", "gateway/channel", "gateway/runner", "gateway/post", "gateway/lines",
+            "gateway/slot", "gateway/wire", "gateway/channel", "gateway/runner", "gateway/post", "gateway/blame",
             "gateway/instances", "gateway/opening", "gateway/flight", "gateway/batch.py", "gateway/session",
             "gateway/sharing", "gateway/lingering",
         ),
@@ -45,7 +45,8 @@ STAGES = (
     (
         "parse",
         (
-            "gateway/fastlane", "gateway/door", "gateway/connection", "gateway/exchange", "gateway/server",
+            "gateway/fastlane", "gateway/door", "gateway/heads", "gateway/lines.py", "gateway/connection",
+            "gateway/exchange", "gateway/server",
             "gateway/auth", "uvicorn/",
         ),
     ),

@@ -10,12 +10,14 @@ import argparse
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import machine, measurements, wrk
 
+BEGUN = time.monotonic()
 RESULTS = Path(__file__).with_name("results")
 SIGNS: Mapping[str, Callable[[float, float], bool]] = {"<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
 
@@ -89,7 +91,7 @@ def markdown(rows: Sequence[Row], facts: Mapping[str, str]) -> str:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(f"{time.monotonic() - BEGUN:4.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from benchmarks import machine, wrk
@@ -12,6 +13,7 @@ from benchmarks.models import SUBJECTS, from_files
 from benchmarks.peers import bars, table, walk
 from benchmarks.peers.roster import PEERS
 
+BEGUN = time.monotonic()
 RESULTS = Path(__file__).parents[1] / "results"
 LOADS = {"tiny": (1, 8, 32)}
 """Connections; other subjects: 1 and 8."""
@@ -49,7 +51,7 @@ def main() -> None:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(f"{time.monotonic() - BEGUN:4.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -25,7 +26,7 @@ class PeerFailed(RuntimeError):
 
 
 class PeerProcess:
-    """Started by `start`, stopped by `stop`. Its log lies in `folder`; `start_s` is from exec to the first answer."""
+    """Started by `start`, stopped by `stop`. Its log lies in `folder`; `start_s`: from exec until all models answered."""
 
     def __init__(self, peer: Peer, manifest: Path, folder: Path) -> None:
         self.peer, self.port = peer, free_port()
@@ -36,8 +37,8 @@ class PeerProcess:
         self._seen: set[int] = set()
         self._temp = tempfile.TemporaryDirectory(prefix=f"bench-{peer.name[:4]}-", ignore_cleanup_errors=True)
 
-    def start(self, path: str, body: Body) -> None:
-        """Returns when `body` gets an answer at `path`. Raises PeerFailed."""
+    def start(self, questions: Sequence[tuple[str, Body]]) -> None:
+        """Returns when each (path, body) got an answer: some are up before all their models are. Raises PeerFailed."""
         if missing := self.peer.missing():
             raise PeerFailed(missing)
         started = time.monotonic()
@@ -46,19 +47,21 @@ class PeerProcess:
                 self.peer.argv(self.port), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._temp.name,
                 env=self._environment(), start_new_session=True,
             )  # fmt: skip
-        while True:
-            try:
-                self.ask(path, body, timeout=10)
-                break
-            except (urllib.error.URLError, OSError):
+        for path, body in questions:
+            while not self._answers(path, body):
                 if self._process.poll() is not None:
-                    raise PeerFailed(
-                        f"ended with {self._process.returncode} at its start: {self.last_words()}"
-                    ) from None
+                    raise PeerFailed(f"ended with {self._process.returncode} at its start: {self.last_words()}")
                 if time.monotonic() - started > PATIENCE_S:
-                    raise PeerFailed(f"gave no answer within {PATIENCE_S:g} s: {self.last_words()}") from None
+                    raise PeerFailed(f"gave no answer at {path} within {PATIENCE_S:g} s: {self.last_words()}")
                 time.sleep(0.05)
         self.start_s = time.monotonic() - started
+
+    def _answers(self, path: str, body: Body) -> bool:
+        try:
+            self.ask(path, body, timeout=10)
+        except (urllib.error.URLError, OSError):
+            return False
+        return True
 
     def ask(self, path: str, body: Body, timeout: float = 60) -> tuple[bytes, dict[str, str]]:
         """Body and headers (names in lower case) of the answer. Raises urllib's errors."""

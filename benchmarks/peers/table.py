@@ -161,7 +161,7 @@ def best_of(servers: Sequence[Server], ours: Server, cell: tuple[str, int], what
 def server_table(outcome: Outcome) -> Iterator[str]:
     yield "## Servers"
     yield ""
-    yield "Start: from exec to the first answer, models included (Forgeway: until ready). Idle: all models loaded,"
+    yield "Start: from exec until every model answered (Forgeway: until ready). Idle: all models loaded,"
     yield "all processes of the server; Forgeway's compile worker and its variants are in it."
     yield ""
     yield "| server | version | settings | start s | idle PSS MiB | idle CPU, % of a core | |"

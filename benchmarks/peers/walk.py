@@ -213,8 +213,7 @@ def asking(each: Running, subject: str, file: Path, body: Body, connections: int
 
 def check(each: Running, process: PeerProcess, subjects: Sequence[Subject], facts: Mapping[str, Any]) -> None:
     """Start a peer and hold its answers against the bare session's. Raises PeerFailed."""
-    first = subjects[0].name
-    process.start(each.paths[first], each.bodies[first][1])
+    process.start([(each.paths[subject.name], each.bodies[subject.name][1]) for subject in subjects])
     each.server.start_s, each.server.version = process.start_s, process.peer.version()
     for subject in subjects:
         path, (_, body) = each.paths[subject.name], each.bodies[subject.name]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import steady, targets
+from benchmarks import profiles, steady, targets
 from benchmarks.measurements import ALL
 from benchmarks.paced import Question
 from benchmarks.soak import MIB, Memory, Soak, markdown
@@ -163,3 +163,22 @@ def test_targets_are_met_or_missed_or_not_measured(tmp_path: Path):
 
 def test_every_measurement_can_be_asked_for_by_name():
     assert {"start", "first", "echo", "swaps", "overhead", "image", "steadiness"} <= set(ALL)
+
+
+def test_samples_count_for_the_innermost_stage():
+    raw = (
+        "run (asyncio/runners.py:1);infer (gateway/serve.py:9);encode (gateway/codec/v2_reply.py:7) 30\n"
+        "run (asyncio/runners.py:1);infer (gateway/serve.py:9) 50\n"
+        "run (asyncio/runners.py:1) 15\n"
+        "main (gateway/runner_main.py:3);run (compilers/targets/ort.py:8);deep (onnxruntime/capi.py:1) 5\n"
+        "no count here\n"
+    )
+    found = profiles.shares(raw)
+    assert found == {"encode": 30, "queue": 50, profiles.OTHER: 15, "compute": 5}
+
+
+def test_every_part_of_a_stage_names_something_that_is_there():
+    """A file that was renamed must not silently fall out of its stage."""
+    root = Path(profiles.__file__).parents[1]
+    parts = [part for _, parts in profiles.STAGES for part in parts if not part.startswith("uvicorn")]
+    assert [part for part in parts if not list(root.glob(f"{part}*"))] == []
