@@ -74,8 +74,8 @@ class Comparison:
             tally.add(flat[0], flat[1], labels or {})
         if self._metric is not None:
             for row in range(len(samples)):
-                sample = (_row(tensors, row, self._rowwise) for tensors in (reference, variant))
-                self._metrics.append(self._metric.evaluate(*sample, _row(labels or {}, row, True)))
+                ref, out = (_row(tensors, row, self._rowwise) for tensors in (reference, variant))
+                self._metrics.append(self._metric.evaluate(ref, out, _row(labels or {}, row, True)))
         self._samples.extend(samples)
 
     def per_sample(self) -> PerSample:

@@ -106,13 +106,13 @@ def compile_variant(subject: Subject, recipe: Recipe, isolation: Isolation) -> V
         return Rejected(Verdict.INCONCLUSIVE, words.NO_SAMPLES_TO_CALIBRATE)
 
     artifact, agreement, parameters = None, None, version.parameters
-    facts: dict[str, Any] = {"calibration": proof.calibration(subject, recipe)}
+    facts: dict[str, Any] = {"calibration": proof.calibration(subject, recipe), "recipe": proof.made_by(recipe)}
     try:
         transformed = transform(subject, recipe, isolation)
         parameters = transformed.result["parameters"]
 
         built = isolation.run(walk.build(subject, recipe, transformed.files["model.onnx"]), name)
-        artifact = keep(_artifact(isolation, built), recipe, isolation.store.blobs)
+        artifact = keep(artifact_of(isolation, built), recipe, isolation.store.blobs)
         facts |= proof.arithmetic(transformed.result, artifact.options)
 
         expected = isolation.run(walk.reference_outputs(subject), REFERENCE)
@@ -166,7 +166,7 @@ def rejected_variant(subject: Subject, recipe: Recipe, rejected: Rejected) -> Va
     )
 
 
-def _artifact(isolation: Isolation, built: Done) -> Artifact:
+def artifact_of(isolation: Isolation, built: Done) -> Artifact:
     size = sum(isolation.store.blobs.size(digest) for digest in built.files.values())
     return Artifact(files=dict(built.files), options=built.result["options"], size_bytes=size)
 

@@ -17,11 +17,17 @@ from model_store.entities import Agreement
 def asked(bounds: Bounds, agreement: Agreement | None) -> dict[str, float]:
     """The bounds that were held against the figures; by default only a classifier is asked for classes and labels."""
     found = {"sqnr_db": bounds.sqnr_db, "cosine": bounds.cosine, "top1": bounds.top1, "max_drop": bounds.max_drop}
+    found |= {"metric_least": bounds.metric_least, "metric_most": bounds.metric_most}
     if not bounds.given and (agreement is None or agreement.top1 is None):
         found["top1"] = None
     if not bounds.given and (agreement is None or agreement.label_accuracy is None):
         found["max_drop"] = None
     return {name: bound for name, bound in found.items() if bound is not None}
+
+
+def made_by(recipe: Recipe) -> dict[str, Any]:
+    """Field of Evidence: the passes with their parameters, in order."""
+    return {"passes": [{"name": spec.name, "params": dict(spec.params)} for spec in recipe.passes]}
 
 
 def arithmetic(transformed: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

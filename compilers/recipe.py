@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,6 +76,12 @@ def candidates(target: str, operators: Mapping[str, int], policy: Policy) -> tup
     if _for_storage(policy) and _Model(operators).quantizable:
         offered.append(LOG)
     return tuple(_within(recipe, allowed) for recipe in offered if allowed is None or _own(recipe) <= allowed)
+
+
+def idle_techniques(target: str, recipes: Sequence[Recipe], policy: Policy) -> tuple[str, ...]:
+    """Words of the policy that find nothing to try on `target`: an owner who asked for them is told."""
+    used = {word for recipe in recipes for word in recipe.techniques}
+    return tuple(word for word in policy.techniques or () if word not in used)
 
 
 @dataclass(frozen=True, slots=True)

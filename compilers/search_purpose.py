@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from compilers import gate, words
-from model_store.entities import REFERENCE, Variant, Verdict
+from model_store.entities import Variant, Verdict
 from model_store.policy import Policy
 
 LITTLE = 1.5
@@ -31,25 +32,34 @@ def purpose_of(variant: Variant, policy: Policy) -> tuple[Purpose | None, str]:
         if agreement.samples < gate.LEAST_SAMPLES:
             return None, f"no search: {agreement.samples} validation samples prove nothing, whatever the recipe"
         return Purpose.RESCUE, "searching for a recipe that keeps the gate"
-    won = speedup(variant, policy.rows_of(policy.objective))
-    gain = "nothing measured" if won is None else words.times(won)
+    won = together(speedups(variant, policy.rows_of(policy.objective)))
+    gain = words.times(won)
     if policy.search.effort == "full":
         return Purpose.TUNE, f"searching on (it gains {gain}): the policy asks for full effort"
     if variant.verdict is Verdict.ELIGIBLE:
         return None, f"no search: right but not faster ({gain}), and calibration makes no kernel faster"
-    if won is not None and won < LITTLE and policy.objective in TIMED:
+    if won < LITTLE and policy.objective in TIMED:
         return Purpose.TUNE, f"searching on: it gains only {gain}"
     return None, f"no search: right, and it gains {gain}"
 
 
-def speedup(variant: Variant, rows: int) -> float | None:
-    """As measured at `rows`, or at the nearest number of rows that was."""
-    timings = variant.evidence.timings if variant.evidence else ()
-    nearest = min(timings, key=lambda timing: max(timing.rows / rows, rows / timing.rows), default=None)
-    return None if nearest is None else nearest.speedup
+def speedups(variant: Variant | None, rows: Iterable[int]) -> dict[int, float]:
+    """Rows -> as measured there, or at the nearest number of rows that was; 1 where nothing was, and never less:
+    what is slower than the reference in a bucket does not answer there."""
+    timings = variant.evidence.timings if variant is not None and variant.evidence else ()
+    found = {}
+    for count in rows:
+        nearest = min(timings, key=lambda timing: max(timing.rows / count, count / timing.rows), default=None)
+        found[count] = 1.0 if nearest is None else max(1.0, nearest.speedup)
+    return found
 
 
-def best_serving(variants: Iterable[Variant], rows: int) -> Variant | None:
-    """The fastest variant that serves at `rows`; None: only the reference does."""
-    serving = [v for v in variants if v.verdict is Verdict.SERVING and v.id != REFERENCE]
-    return max(serving, key=lambda variant: speedup(variant, rows) or 0.0, default=None)
+def together(ratios: Mapping[int, float]) -> float:
+    """One figure for several batch sizes: the geometric mean."""
+    return math.exp(sum(math.log(ratio) for ratio in ratios.values()) / len(ratios))
+
+
+def serving_speedups(variants: Iterable[Variant], rows: Sequence[int]) -> dict[int, float]:
+    """Rows -> what the fastest variant that serves there gains over the reference; 1 for the reference itself."""
+    tables = [speedups(variant, rows) for variant in variants if variant.verdict is Verdict.SERVING]
+    return {count: max((table[count] for table in tables), default=1.0) for count in rows}

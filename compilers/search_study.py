@@ -46,7 +46,7 @@ class Found:
     """What a trial came to: right (passed the gate), wrong, open (too few samples), slow (not asked), or failed.
 
     `violation`: how far beyond the gate, negative inside; `values`: of the objectives, smaller is better; `ratio`: the
-    speed-up, at most `upper`; `model`, `structure`: digests that tell twins.
+    speed-up together with what serves (`faster`: it may add to that); `model`, `structure`: digests that tell twins.
     """
 
     state: State
@@ -55,7 +55,7 @@ class Found:
     model: str = ""
     structure: str = ""
     ratio: float = 0.0
-    upper: float = 0.0
+    faster: bool = False
     words: str = ""
 
 
@@ -83,7 +83,8 @@ class Study:
         self._objectives = 1 if policy.second_objective is None else 2
         journal.parent.mkdir(parents=True, exist_ok=True)
         _mend(journal)
-        backend = JournalFileBackend(str(journal), lock_obj=_Lock(journal.with_suffix(".lock")))
+        lock: Any = _Lock(journal.with_suffix(".lock"))
+        backend = JournalFileBackend(str(journal), lock_obj=lock)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._study = optuna.create_study(

@@ -27,10 +27,11 @@ TOOLS = (
 SOURCES: dict[str, tuple[str, ...]] = {
     "probe": ("steps", "probing", "synthetic", "samples", "compare", "targets/*"),
     "calibrate": ("steps", "samples", "calibration/*", "passes/int8_static", "passes/kinds", "passes/shapes"),
-    "transform": ("steps", "samples", "anatomy", "tensor_shapes"),  # the passes' own sources are among the parameters
+    "transform": ("steps", "samples", "anatomy", "structure", "tensor_shapes"),  # the passes' own are parameters
     "build": ("steps", "targets/*"),
     "outputs": ("steps", "feed", "samples", "synthetic", "recording", "targets/*"),
     "agree": ("steps", "feed", "samples", "synthetic", "recording", "compare", "accuracy", "intervals", "targets/*"),
+    "sensitivity": ("steps", "samples", "sensitivity", "targets/*"),
     "measure": ("steps", "feed", "samples", "synthetic", "measure", "stopwatch", "intervals", "targets/*"),
     "plan": (
         "steps", "feed", "samples", "synthetic", "measure", "stopwatch", "intervals", "plan", "curves", "targets/*",

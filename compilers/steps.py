@@ -23,12 +23,15 @@ from compilers.compare import Comparison, Mismatch
 from compilers.feed import Feed
 from compilers.gate import Bounds, Finding
 from compilers.recording import Recorder, Recording
-from compilers.samples import Samples
+from compilers.samples import Samples, chunks, split
+from compilers.structure import structure
 from compilers.targets import Session, TargetFailed, load_target
 from model_store.entities import Signature
 from model_store.expression import Expression, InvalidExpression
 
 ANSWER = "answer.json"
+
+RANKED_SAMPLES, RANKED_ROWS = 16, 8
 
 Params = Mapping[str, Any]
 Inputs = Mapping[str, Path]
@@ -147,6 +150,26 @@ def measure(params: Params, inputs: Inputs) -> Answer:
     return Answer(result=msgspec.to_builtins(timing.measure(params, inputs)))
 
 
+def sensitivity(params: Params, inputs: Inputs) -> Answer:
+    """Rank the nodes of a float model by what quantizing each alone costs, on a few calibration samples."""
+    import onnx
+
+    from compilers.sensitivity import ELEMENTWISE, PRODUCTS, measure_sensitivity
+
+    samples = Samples.load(inputs["samples"], msgspec.convert(params["signature"], Signature))
+    chosen = split(samples.count).calibration[:RANKED_SAMPLES]
+    runs = [samples.take(indices) for indices in chunks(chosen, (RANKED_ROWS if params["rowwise"] else 1,))]
+    target = load_target("ort-cpu")
+    found = measure_sensitivity(
+        onnx.load(inputs["model"]),
+        runs,
+        lambda path: target.open({"model.onnx": path}, {}, params["threads"]),
+        (*PRODUCTS, *ELEMENTWISE) if params["regions"] else PRODUCTS,
+        params["seconds"],
+    )
+    return Answer(result=msgspec.to_builtins(found))
+
+
 def plan(params: Params, inputs: Inputs) -> Answer:
     """See what settings and batch sizes are worth, and choose."""
     from compilers.curves import measured_plan
@@ -155,7 +178,7 @@ def plan(params: Params, inputs: Inputs) -> Answer:
 
 
 STEPS: dict[str, Callable[[Params, Inputs], Answer]] = {
-    step.__name__: step for step in (probe, calibrate, transform, build, outputs, agree, measure, plan)
+    step.__name__: step for step in (probe, calibrate, transform, build, outputs, agree, sensitivity, measure, plan)
 }
 
 
@@ -178,7 +201,8 @@ def measure_graph(model: Any) -> dict[str, Any]:
             counts[1] += kind != node.op_type or any(name in quantized_by for name in node.input)
     scales = {name for node in model.graph.node if node.op_type in _LINEAR for name in node.input[1:]}
     weights = sum(int(np.prod(weight.dims)) for weight in model.graph.initializer if weight.name not in scales)
-    return {"parameters": weights, "quantized": {kind: tuple(counts) for kind, counts in heavy.items()}}
+    quantized = {kind: tuple(counts) for kind, counts in heavy.items()}
+    return {"structure": structure(model), "parameters": weights, "quantized": quantized}
 
 
 _LINEAR = frozenset(("QuantizeLinear", "DequantizeLinear"))

@@ -15,7 +15,7 @@ import msgspec
 from compilers import hardware
 from compilers.accuracy import Until
 from compilers.gate import Bounds
-from compilers.passes import CALIBRATED, OBSERVED, source_digest
+from compilers.passes import CALIBRATED, OBSERVED, kinds, source_digest
 from compilers.plan import Setting, by, settings
 from compilers.recipe import PassSpec, Recipe
 from compilers.stepkey import Step
@@ -32,6 +32,9 @@ OUTPUTS_SHARE = 1 / 6
 TIMED_SECONDS, TIMED_MOST_SECONDS = 5.0, 30.0
 TIMED_SHARE = 1 / 60
 """Of the budget, for timing one variant: whoever grants little time gets wider intervals."""
+SCREENED_SECONDS = 1.0
+"""A trial of a search is timed just long enough to tell it from what serves."""
+RANKED_SECONDS, RANKED_SHARE = 60.0, 1 / 10
 PLANNED_SECONDS, PLANNED_MOST_SECONDS = 4.0, 8.0
 PLANNED_SHARE = 1 / 120
 
@@ -126,15 +129,23 @@ def agree(subject: Subject, artifact: Artifact, outputs: Digest, bounds: Bounds,
     return Step("agree", params, inputs | _samples(subject.version))
 
 
-def measure(subject: Subject, artifact: Artifact, *, setting: Setting | None = None) -> Step:
+def measure(
+    subject: Subject,
+    artifact: Artifact,
+    *,
+    rows: Sequence[int] | None = None,
+    seconds: float = TIMED_SECONDS,
+    setting: Setting | None = None,
+) -> Step:
+    """Times at every batch size of the policy, or at `rows`, in `seconds` or the budget's share if that is less."""
     params = {
         "reference": {"target": REFERENCE_TARGET, "options": REFERENCE_OPTIONS} | _plain(subject.setting),
         "variant": {"target": subject.target, "options": dict(artifact.options)} | _plain(setting or subject.setting),
         "by": by(subject.policy.objective),
-        "seconds": round(min(TIMED_SECONDS, subject.policy.budget_seconds * TIMED_SHARE), 1),
+        "seconds": round(min(seconds, subject.policy.budget_seconds * TIMED_SHARE), 1),
         "most_seconds": TIMED_MOST_SECONDS,
         **_fed(subject),
-        "rows": list(subject.policy.timed_rows),
+        "rows": list(subject.policy.timed_rows if rows is None else rows),
     }
     inputs = {"reference/model.onnx": subject.version.model}
     inputs |= {f"variant/{name}": digest for name, digest in artifact.files.items()}
@@ -154,6 +165,22 @@ def plan(subject: Subject, artifact: Artifact, target: str) -> Step:
     }
     inputs = {f"variant/{name}": digest for name, digest in artifact.files.items()}
     return Step("plan", params, inputs | _samples(subject.version))
+
+
+def sensitivity(subject: Subject, recipe: Recipe, model: Digest) -> Step:
+    """Rank the nodes of a float `model` by what quantizing each of them costs.
+
+    regions: the `recipe` quantizes what lies between products, too.
+    """
+    regions = recipe.passes[-1].name == "int8-static" and not kinds.attend(subject.version.operators)
+    params = {
+        "regions": regions,
+        "seconds": round(min(RANKED_SECONDS, subject.policy.budget_seconds * RANKED_SHARE), 1),
+        "signature": _plain(subject.version.signature),
+        "rowwise": subject.max_rows > 1,
+        "threads": subject.threads,
+    }
+    return Step("sensitivity", params, {"model": model} | _samples(subject.version))
 
 
 def _reference() -> dict[str, Any]:

@@ -22,12 +22,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compilers import pipeline, planning, words
+from compilers import pipeline, planning, search, words
 from compilers.isolate import Isolation, StepFailed, Stopped
 from compilers.lease import Lease
 from compilers.patience import AWAY, patiently
 from compilers.pipeline import Rejected
-from compilers.recipe import candidates
+from compilers.recipe import candidates, idle_techniques
 from compilers.tidying import keep_tidy
 from model_store.entities import Job, JobKind, JobState, Variant, Verdict
 from model_store.errors import LeaseLost, NotFound
@@ -170,9 +170,13 @@ def _compile_target(store: ModelStore, job: Job, isolation: Isolation) -> None:
     for reference in planning.reference_planned(subject, isolation):
         _publish(store, isolation, reference)
     asked: Sequence[str] | None = job.request.get("recipes")
-    for recipe in candidates(job.target, version.operators, policy):
-        if asked is not None and recipe.name not in asked:
-            continue
+    offered = candidates(job.target, version.operators, policy)
+    recipes = [recipe for recipe in offered if asked is None or recipe.name in asked]
+    for word in idle_techniques(job.target, recipes, policy):
+        told = {"technique": word, "target": job.target}
+        isolation.tell("techniques", "log", f"{word}: nothing to try for this model on {job.target}", told)
+    tried = []
+    for recipe in recipes:
         if isolation.out_of_time:
             outcome: Variant | Rejected = Rejected(Verdict.REJECTED, words.not_tried(policy.budget_seconds))
         else:
@@ -180,6 +184,9 @@ def _compile_target(store: ModelStore, job: Job, isolation: Isolation) -> None:
         if isinstance(outcome, Rejected):
             outcome = pipeline.rejected_variant(subject, recipe, outcome)
         _publish(store, isolation, outcome)
+        tried.append((recipe, outcome))
+    for found in search.improve(subject, tried, isolation):
+        _publish(store, isolation, found)
     for planned in planning.winners_planned(subject, isolation):
         _publish(store, isolation, planned)
 

@@ -109,7 +109,7 @@ class Policy(BaseModel):
     rows: Annotated[tuple[Rows, ...], Field(min_length=1, max_length=8)] = (1, 8, 32)
     """Batch sizes that are compared and timed: the buckets that routing knows."""
     latency_rows: Rows | None = None
-    """Rows whose latency the search minimises; it is measured as one of `rows`. Default: the smallest of them."""
+    """Rows whose latency the search minimises, measured as one of `rows`. Default: the fewest and the most of them."""
     priority: Annotated[int, Field(ge=0, le=9)] = DEFAULT_PRIORITY
     """Of its compile jobs: lower numbers first."""
     serve_unproven: bool = False
@@ -128,11 +128,13 @@ class Policy(BaseModel):
         """Batch sizes to measure, ascending."""
         return tuple(sorted({*self.rows, *(() if self.latency_rows is None else (self.latency_rows,))}))
 
-    def rows_of(self, objective: str) -> int:
-        """The batch size at which an objective is measured."""
+    def rows_of(self, objective: str) -> tuple[int, ...]:
+        """The batch sizes at which a search measures an objective, ascending."""
         if objective == "throughput":
-            return self.timed_rows[-1]
-        return self.latency_rows or self.timed_rows[0]
+            return (self.timed_rows[-1],)
+        if self.latency_rows is not None:
+            return (self.latency_rows,)
+        return tuple(sorted({self.timed_rows[0], self.timed_rows[-1]}))
 
 
 def parse_policy(data: Mapping[str, Any]) -> Policy:

@@ -85,5 +85,6 @@ def test_what_is_wrong_is_told_with_what_would_be_right(asked, words):
 def test_the_rows_of_the_latency_are_measured_too():
     policy = parse_policy({"rows": [8, 1], "latency_rows": 4})
     assert policy.timed_rows == (1, 4, 8)
-    assert [policy.rows_of(objective) for objective in ("latency", "throughput", "size")] == [4, 8, 4]
-    assert parse_policy({"rows": [16, 2]}).rows_of("latency") == 2
+    assert [policy.rows_of(objective) for objective in ("latency", "throughput", "size")] == [(4,), (8,), (4,)]
+    assert parse_policy({"rows": [16, 4, 2]}).rows_of("latency") == (2, 16)
+    assert parse_policy({"rows": [4]}).rows_of("latency") == (4,)
