@@ -35,12 +35,13 @@ PASSES: dict[str, str] = {
     "int8-nncf": "compilers.passes.int8_nncf:QuantizeNncf",
     "weight-only": "compilers.passes.weight_only:QuantizeWeights",
     "log-quantize": "compilers.passes.log_quantize:LogQuantize",
+    "cast": "compilers.passes.cast:CastPrecision",
 }
 
-CALIBRATED = frozenset({"smooth-quant", "int8-static", "int8-nncf"})
+CALIBRATED = frozenset({"smooth-quant", "int8-static", "int8-nncf", "cast"})
 """Passes whose constructor takes `calibration`."""
 
-OBSERVED = frozenset({"smooth-quant", "int8-static"})
+OBSERVED = frozenset({"smooth-quant", "int8-static", "cast"})
 """Of these, the ones that also take `statistics` (compilers.calibration) and look up themselves only what it lacks."""
 
 

@@ -65,6 +65,7 @@ SUBJECTS = {
     "int8-nncf": Subject(zoo.mlp, zoo.simple, 25),
     "weight-only": Subject(zoo.mlp, zoo.simple, 30),
     "log-quantize": Subject(zoo.mlp, zoo.simple, 22),
+    "cast": Subject(zoo.residual_cnn, zoo.simple, 50),
 }
 
 
