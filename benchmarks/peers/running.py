@@ -26,7 +26,7 @@ class PeerFailed(RuntimeError):
 
 
 class PeerProcess:
-    """Started by `start`, stopped by `stop`. Its log lies in `folder`; `start_s`: from exec until all models answered."""
+    """Started by `start`, stopped by `stop`. Its log lies in `folder`; `start_s`: exec to all models answering."""
 
     def __init__(self, peer: Peer, manifest: Path, folder: Path) -> None:
         self.peer, self.port = peer, free_port()
