@@ -64,15 +64,16 @@ def measured_plan(params: Params, inputs: Mapping[str, Path]) -> Plan:
 
 def _open(params: Params, inputs: Mapping[str, Path], opened: contextlib.ExitStack) -> dict[Setting, Stopwatch]:
     """A stopwatch for each setting. The simplest must open; another may be too much for the memory there is."""
-    watches: dict[Setting, Stopwatch] = {}
+    starting: dict[Setting, Stopwatch] = {}
     for each in params["settings"]:
         setting = Setting(**each)
-        asked = params["variant"] | each
-        watch = Stopwatch(
-            "variant", {**params, "variant": asked}, inputs, f"variant-{setting.threads}x{setting.instances}"
-        )
+        asked = {**params, "variant": params["variant"] | each}
+        name = f"variant-{setting.threads}x{setting.instances}"
+        starting[setting] = opened.push(Stopwatch("variant", asked, inputs, name))
+    watches: dict[Setting, Stopwatch] = {}
+    for setting, watch in starting.items():
         try:
-            watches[setting] = opened.enter_context(watch)
+            watches[setting] = watch.__enter__()
         except (Untimeable, Died):
             if not watches:
                 raise

@@ -133,18 +133,18 @@ def points(setting: Setting, curve: Curve) -> tuple[PlanPoint, ...]:
 
 
 def buckets(curve: Sequence[PlanPoint]) -> tuple[int, ...]:
-    """Batch sizes that pay, ascending: the first, and each that still answers a tenth more rows a second.
+    """Batch sizes that pay, ascending: the first, and each that answers a tenth more rows a second than those before.
 
-    What a batch costs besides its run counts: for a model of microseconds it is most of the time.
+    One that does not is passed over, as kernels have sizes they dislike and machines noisy moments. What a batch costs
+    besides its run counts: for a model of microseconds it is most of the time.
     """
     kept: list[int] = []
     best = 0.0
     for point in curve:
         rate = point.rows / (point.rows / point.rows_per_s + HOP_S)
-        if kept and rate < PAYS * best:
-            break
-        kept.append(point.rows)
-        best = rate
+        if not kept or rate >= PAYS * best:
+            kept.append(point.rows)
+            best = rate
     return tuple(kept)
 
 

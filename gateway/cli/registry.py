@@ -234,6 +234,18 @@ def print_version(facts: dict[str, Any]) -> None:
     table(
         None, ["variant", "verdict", ">size", ">rows", ">p50", ">speed-up", ">SQNR", ">top-1", "reason"], _rows(facts)
     )
+    if planned := _plans(facts):
+        table(None, ["variant", ">threads", ">at once", ">rows", "planned so because"], planned)
+
+
+def _plans(facts: dict[str, Any]) -> list[Sequence[Any]]:
+    """Of the variants whose plan was measured: how they run, and why."""
+    plans = [(variant["id"], variant["plan"]) for variant in facts["variants"] if variant.get("plan")]
+    return [
+        (name, plan["threads"], plan["instances"], ", ".join(map(str, plan["buckets"])) or "-", plan["reason"])
+        for name, plan in plans
+        if plan["reason"]
+    ]
 
 
 def _rows(facts: dict[str, Any]) -> list[Sequence[Any]]:

@@ -112,8 +112,12 @@ def test_buckets_stop_where_more_rows_gain_less_than_a_tenth():
     assert buckets(shape((1, 0.010), (2, 0.015), (4, 0.024), (8, 0.046), (16, 0.090))) == (1, 2, 4)
 
 
-def test_a_batch_that_costs_more_a_row_is_no_bucket_and_neither_is_what_follows():
-    assert buckets(shape((1, 0.010), (2, 0.025), (4, 0.012))) == (1,)
+def test_a_batch_that_costs_more_a_row_is_no_bucket_but_a_larger_one_may_be():
+    assert buckets(shape((1, 0.010), (2, 0.025), (4, 0.012))) == (1, 4)
+
+
+def test_gains_too_small_one_by_one_count_together():
+    assert buckets(shape((1, 0.0100), (2, 0.0188), (4, 0.0350))) == (1, 4)
 
 
 def test_for_a_model_of_microseconds_the_way_there_and_back_is_what_batches_save():
@@ -128,7 +132,7 @@ def test_every_bucket_pays_against_the_one_before(measured):
     curve = shape(*sorted(measured))
     kept = buckets(curve)
     rates = [point.rows / (point.p50_s + HOP_S) for point in curve if point.rows in kept]
-    assert kept == tuple(point.rows for point in curve)[: len(kept)]
+    assert kept[0] == curve[0].rows
     assert all(after >= PAYS * before * 0.999 for before, after in itertools.pairwise(rates))
 
 

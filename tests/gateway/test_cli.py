@@ -89,6 +89,7 @@ def test_reading_commands_print_one_document(
 def test_tables_are_for_people(folder: Path, gateway: RunningGateway, registered: dict[str, Any]) -> None:
     shown = forgeway(folder, gateway, "show", "mlp").stdout
     assert "reference" in shown and "serving" in shown and "\x1b[" not in shown
+    assert "planned so because" in shown, "how what serves is run, and why"
     assert "KiB, 1.0x" in shown, "what each takes, and how many times less than the upload"
     assert "mlp" in forgeway(folder, gateway, "models").stdout
 

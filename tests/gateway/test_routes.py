@@ -69,6 +69,13 @@ def test_a_version_holds_what_the_contract_says(digest: dict[str, Any]) -> None:
     assert {"rows", "p50_s", "p90_s", "p99_s", "speedup", "speedup_lower"} <= set(evidence["timings"][0])
 
 
+def test_what_serves_tells_its_plan_with_the_figures_it_was_chosen_by(digest: dict[str, Any]) -> None:
+    plan = digest["variants"][0]["plan"]
+    assert plan["objective"] == "latency" and plan["instances"] >= 1 and plan["buckets"][0] == 1
+    assert {"threads", "instances", "rows", "p50_s", "rows_per_s"} == set(plan["curve"][0])
+    assert "thread" in plan["reason"] and "at 1 row" in plan["reason"]
+
+
 def test_models_are_listed_and_found(http: httpx.Client, digest: dict[str, Any]) -> None:
     listed = {model["name"]: model for model in http.get("/v1/models").json()["models"]}
     assert listed["small"] == http.get("/v1/models/small").json()

@@ -1,0 +1,147 @@
+"""What serving feels of a compilation: p99 of one subject while another model is compiled, against idle.
+
+`python -m benchmarks.while_compiling [--subjects tiny digits] [--rounds 5] [--seconds 4]`
+
+One gateway with its defaults. The subject is registered and compiled; then windows of load take turns: idle, compiling,
+compiling, idle, ... For every window that compiles a new network is registered (other weights each time, so that no
+finished step is found again) and cancelled when the window is over; a window begins once the reference of that network
+answers and its compilation is under way, and counts only if that was still running at its end. The ratio is taken
+between neighbours, and the table tells its median, least and greatest, and which steps were met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figures import Figures, Spread, ratios
+from benchmarks.models import SUBJECTS, Subject
+from benchmarks.networks import mobilenet_v2, smooth_images
+from benchmarks.rounds import compile_subject, figures_of, infer_request
+from gateway.client import Client
+from gateway.demo.process import GatewayProcess
+
+CONNECTIONS = (1, 8)
+OTHER = "meanwhile"
+TARGET = 1.5
+PATIENCE_S = 180.0
+
+
+class Meanwhile:
+    """Compiles a network that was never seen, until told to stop; `steps` counts what was met of it."""
+
+    def __init__(self, client: Client, folder: Path) -> None:
+        self._client = client
+        self._model, self._samples = folder / f"{OTHER}.onnx", folder / f"{OTHER}.npz"
+        np.savez(self._samples, image=smooth_images(64, seed=1))
+        self._seed = time.time_ns() % 1_000_000_000
+        self.steps: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Returns once a step of a compilation has begun."""
+        self._seed += 1
+        self._model.write_bytes(mobilenet_v2(seed=self._seed).SerializeToString())
+        policy = {"gate": {"cosine": 0.9}}
+        self._client.register(OTHER, self._model, samples=self._samples, policy=policy)
+        until = time.monotonic() + PATIENCE_S
+        while not any(job["kind"] == "compile" for job in self._running()):
+            if time.monotonic() > until:
+                raise RuntimeError("nothing was compiled")
+            time.sleep(0.1)
+
+    def stop(self) -> bool:
+        """End it; whether it was still at work."""
+        running = self._running()
+        for job in running:
+            for event in self._client.events(job["id"], follow=False):
+                if event.status == "started":
+                    self.steps[event.step] += 1
+        self._client.delete(OTHER)
+        while self._running():
+            time.sleep(0.05)
+        time.sleep(1.0)  # its sessions are closed, its children gone
+        return bool(running)
+
+    def _running(self) -> list[dict[str, Any]]:
+        return [job for job in self._client.jobs(name=OTHER) if job["state"] == "running"]
+
+
+def measure(
+    gateway: GatewayProcess,
+    client: Client,
+    subject: Subject,
+    connections: int,
+    rounds: int,
+    seconds: float,
+    folder: Path,
+) -> tuple[list[Figures], list[Figures], Counter[str]]:
+    """Figures idle and while compiling, neighbours in time."""
+    request = folder / "request.bin"
+    request.write_bytes(infer_request(gateway.port, subject, None))
+    meanwhile = Meanwhile(client, folder)
+
+    def idle() -> Figures:
+        return figures_of("benchmarks.load", str(gateway.port), str(connections), str(seconds), str(request))
+
+    def compiling() -> Figures | None:
+        meanwhile.start()
+        found = idle()
+        return found if meanwhile.stop() else None
+
+    still: list[Figures] = []
+    busy: list[Figures] = []
+    while len(still) < rounds:
+        if len(still) % 2 == 0:
+            quiet, other = idle(), compiling()
+        else:
+            other, quiet = compiling(), idle()
+        if other is not None:
+            still.append(quiet)
+            busy.append(other)
+    return still, busy, meanwhile.steps
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.while_compiling", description=__doc__.split("\n")[0])
+    parser.add_argument("--subjects", nargs="+", default=["tiny", "digits"], choices=sorted(SUBJECTS))
+    parser.add_argument("--connections", nargs="+", type=int, default=CONNECTIONS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0)
+    options = parser.parse_args(argv)
+    print("| subject | c | p50 idle ms | p99 idle ms | p99 compiling ms | p99 ratio | p50 ratio | rate ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    met: Counter[str] = Counter()
+    with (
+        tempfile.TemporaryDirectory(prefix="forgeway-while-") as folder,
+        GatewayProcess(Path(folder) / "data") as gateway,
+        Client(gateway.url, timeout=120) as client,
+    ):
+        for name in options.subjects:
+            subject = SUBJECTS[name]()
+            compile_subject(client, subject, Path(folder), lambda line: print(line, file=sys.stderr, flush=True))
+            for connections in options.connections:
+                still, busy, steps = measure(
+                    gateway, client, subject, connections, options.rounds, options.seconds, Path(folder)
+                )
+                met += steps
+                p50, p99 = (Spread.over([getattr(one, what) for one in still]) for what in ("p50_s", "p99_s"))
+                compiling = Spread.over([one.p99_s for one in busy])
+                print(
+                    f"| {name} | {connections} | {p50.text('.2f', 1e3)} | {p99.text('.2f', 1e3)} "
+                    f"| {compiling.text('.2f', 1e3)} | {ratios(busy, still, 'p99_s').text()} "
+                    f"| {ratios(busy, still, 'p50_s').text()} | {ratios(busy, still).text()} |",
+                    flush=True,
+                )
+    print(f"\nTarget: p99 ratio at most {TARGET}. Steps met: {', '.join(f'{n} {s}' for s, n in met.most_common())}.")
+
+
+if __name__ == "__main__":
+    main()
