@@ -57,10 +57,10 @@ def anatomy(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> tuple
     except Uncountable:
         return None, {}
     total = sum(part.macs for part in found)
-    shares: dict[str, float] = {}
+    counts: dict[str, int] = {}
     for part in found:
-        shares[part.precision] = shares.get(part.precision, 0.0) + part.macs / max(1, total)
-    return total, shares if total else {}
+        counts[part.precision] = counts.get(part.precision, 0) + part.macs
+    return total, {precision: count / total for precision, count in counts.items()} if total else {}
 
 
 class _Shapes:
