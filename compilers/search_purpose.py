@@ -13,6 +13,10 @@ from model_store.policy import Policy
 LITTLE = 1.5
 """A win below this is worth tuning: where int8 kernels are used throughout, they win more."""
 
+NOTICED_S = 500e-6
+"""A model that answers sooner, at any batch size that was measured, is not worth minutes of tuning: no caller would
+notice what is left to gain."""
+
 TIMED = ("latency", "throughput")
 
 
@@ -26,6 +30,7 @@ def purpose_of(variant: Variant, policy: Policy) -> tuple[Purpose | None, str]:
     if policy.search.effort == "off" or not policy.budget_trials:
         return None, "no search: the policy asks for none"
     agreement = variant.evidence.agreement if variant.evidence else None
+    timings = variant.evidence.timings if variant.evidence else ()
     if variant.verdict in (Verdict.REJECTED, Verdict.INCONCLUSIVE):
         if agreement is None:
             return None, "no search: it could not be compared with the reference at all"
@@ -38,6 +43,8 @@ def purpose_of(variant: Variant, policy: Policy) -> tuple[Purpose | None, str]:
         return Purpose.TUNE, f"searching on (it gains {gain}): the policy asks for full effort"
     if variant.verdict is Verdict.ELIGIBLE:
         return None, f"no search: right but not faster ({gain}), and calibration makes no kernel faster"
+    if max((timing.reference_p50_s for timing in timings), default=0.0) < NOTICED_S:
+        return None, f"no search: right, it gains {gain}, and the reference takes but microseconds"
     if won < LITTLE and policy.objective in TIMED:
         return Purpose.TUNE, f"searching on: it gains only {gain}"
     return None, f"no search: right, and it gains {gain}"

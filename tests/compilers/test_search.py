@@ -162,6 +162,14 @@ def test_a_search_begins_only_where_it_can_pay(verdict, agreement, speed, policy
     assert why.startswith("searching" if purpose else "no search: ")
 
 
+def test_what_takes_microseconds_is_not_tuned():
+    quick = timed("ort-cpu.int8-static", Verdict.SERVING, GOOD, {1: 1.2})
+    timings = tuple(replace(timing, reference_p50_s=40e-6) for timing in quick.evidence.timings)
+    decided, why = purpose_of(replace(quick, evidence=replace(quick.evidence, timings=timings)), Policy())
+    assert decided is None
+    assert "microseconds" in why
+
+
 def test_what_must_be_beaten_is_what_serves_in_each_bucket():
     wide = timed("a", Verdict.SERVING, GOOD, {1: 0.8, 32: 4.0})
     narrow = timed("b", Verdict.SERVING, GOOD, {1: 2.0, 32: 1.5})
