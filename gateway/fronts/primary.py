@@ -183,8 +183,11 @@ class Front(Child):
                 start_new_session=True,
             )
         link = self.link = Link(end)
-        given = {"settings": self._fronts.settings.model_dump(mode="json"), "grpc_port": self._fronts.grpc_port}
-        link.tell("hello", [self.ledger.fd, self._listener.fileno()], **given)
+        settings = self._fronts.settings.model_dump(mode="json")
+        if not self._gateway.keyring.is_open:  # once closed, closed: also when the last key was revoked meanwhile
+            settings["require_keys"] = True
+        fds = [self.ledger.fd, self._listener.fileno()]
+        link.tell("hello", fds, settings=settings, grpc_port=self._fronts.grpc_port)
         self._tell_what_holds(link)
         link.listen(self._verbs(link), lambda: None)  # that it has gone, its end as a process says
         return process
@@ -210,6 +213,8 @@ class Front(Child):
         gateway = self._gateway
         for deed, given in (*gateway.follower.held(), *gateway.controls.set_before()):
             link.tell("deed", deed=deed, given=given)
+        for subject, cause in self._fronts.health.recent():
+            link.tell("variant_died", subject=subject, cause=cause)
         regions = gateway.serving.regions
         for region in regions.status():
             link.tell("adopt_region", [regions.descriptor(str(region["name"]))], **region)

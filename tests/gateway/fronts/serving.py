@@ -70,9 +70,11 @@ class Client:
         self.ask("GET", "/v2/health/live")
         self.pid = owner(gateway, self.connection.sock.getsockname()[1])
 
-    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    def ask(self, method: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, Any]:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         headers = {} if data is None else {"content-type": "application/json"}
+        if key is not None:
+            headers["x-api-key"] = key
         self.connection.request(method, path, data, headers)
         answer = self.connection.getresponse()
         content = answer.read()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from gateway.grpc.messages import SERVICE, message
+from model_store.store import ModelStore
 from tests import zoo
 from tests.gateway.fronts.serving import (
     OWN_CONNECTION,
@@ -275,20 +276,41 @@ def test_connections_are_answered_while_a_process_is_down_and_what_held_before_h
     first.close()
 
 
-def test_a_drain_answers_what_is_inside_either_process_and_a_dead_primary_leaves_nobody(tmp_path):
-    with RunningGateway(tmp_path / "drained", *FLAGS, "--drain-delay-s", "0.5") as running:
-        first, other = clients(running)
-        register(first, "slow", zoo.slow())
-        for client in (first, other):
-            client.connection.request("POST", "/v2/models/slow/infer", slow_body(400_000))
+def test_a_drain_answers_what_is_inside_either_process_and_says_so_in_both(tmp_path):
+    with RunningGateway(tmp_path / "drained", *FLAGS, "--drain-delay-s", "1") as running:
+        busy, asked = clients(running), clients(running)
+        register(busy[0], "slow", zoo.slow())
+        for client in busy:
+            client.connection.request("POST", "/v2/models/slow/infer", slow_body(300_000))
         time.sleep(0.2)
         running.process.send_signal(signal.SIGTERM)
-        for client in (first, other):
+        for client in asked:
+            wait_for(lambda client=client: client.ask("GET", "/v2/health/ready")[0] == 503)
+            assert client.ask("GET", "/v2/health/live")[0] == 200  # still accepting
+        for client in busy:
             answer = client.connection.getresponse()
             assert answer.status == 200, answer.read()
             assert json.loads(answer.read())["outputs"][0]["data"] == [1.0, 2.0, 3.0, 4.0]
         assert running.process.wait(20) == 0
-    with RunningGateway(tmp_path / "killed", *FLAGS) as running:
+
+
+def test_a_key_opens_and_closes_both_processes_and_neither_outlives_the_first(tmp_path):
+    with RunningGateway(tmp_path / "killed", *FLAGS, "--no-compile") as running:
+        pair = clients(running)
+        assert [client.ask("GET", "/v2/models/stats")[0] for client in pair] == [200, 200]
+        store = ModelStore.open(running.data)
+        made, secret = store.catalog.create_key(["read"])
+        for client in pair:
+            wait_for(lambda client=client: client.ask("GET", "/v2/models/stats")[0] == 401)
+            assert client.ask("GET", "/v2/models/stats", key=secret) == (200, {"model_stats": []})
+        store.catalog.revoke_key(made.id)
+        store.close()
+        for client in pair:
+            wait_for(lambda client=client: client.ask("GET", "/v2/models/stats", key=secret)[0] == 401)
+        os.kill(front_pid(running), signal.SIGKILL)
+        wait_for(lambda: front_pid(running) != pair[1].pid)
+        pair = clients(running)
+        assert [client.ask("GET", "/v2/models/stats")[0] for client in pair] == [401, 401]  # still closed
         pids = (front_pid(running), runner_pid(running))
         running.process.kill()
         running.process.wait()
