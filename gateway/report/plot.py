@@ -16,7 +16,7 @@ from gateway.report.units import percent, seconds
 from model_store.entities import REFERENCE, Verdict
 
 WIDTH, HEIGHT = 760, 430
-LEFT, RIGHT, TOP, BOTTOM = 74, 168, 18, 62
+LEFT, RIGHT, TOP, BOTTOM = 74, 168, 30, 62
 _LABEL_STEP = 15
 _SHARES = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
@@ -189,7 +189,7 @@ def _mark(svg: Element, point: Point, scale: _Scale) -> None:
 
 def _name(svg: Element, point: Point, scale: _Scale, taken: list[tuple[float, float]]) -> None:
     """Beside its mark, moved down while another name is in the way."""
-    x, y = scale.x(point.time) + 11, max(TOP + 4.0, scale.y(point.accuracy) - 7)
+    x, y = scale.x(point.time) + 11, scale.y(point.accuracy) - 7
     while any(abs(y - other) < _LABEL_STEP and abs(x - at) < 130 for at, other in taken):
         y += _LABEL_STEP
     taken.append((x, y))

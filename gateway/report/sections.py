@@ -183,7 +183,8 @@ def plans(card: Card) -> Iterable[Element]:
     for item in known:
         plan: dict[str, Any] = msgspec.to_builtins(item.variant.plan)
         reason = plan.pop("reason", "")
-        plan.pop("curve", None)
+        for said_elsewhere in ("curve", "objective"):
+            plan.pop(said_elsewhere, None)
         told = ", ".join(f"{key} {_told(value)}" for key, value in plan.items() if value not in ("", [], ()))
         rows.append((E("code", item.variant.id), told.replace("_", " "), reason or units.NONE))
     yield _table("Plan of every variant that was built, and why", ("Variant", "Plan", "Reason"), rows)

@@ -35,7 +35,7 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-
 caption { text-align: left; padding: .25rem 0 .5rem; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .7rem .4rem 0; border-bottom: 1px solid var(--line); }
 thead th { border-bottom: 2px solid var(--line); }
-tbody th { font-weight: 600; } th .soft { font-weight: 400; }
+tbody th { font-weight: 600; min-width: 9.5rem; } th .soft { font-weight: 400; }
 .number { text-align: right; white-space: nowrap; }
 tbody.variant tr:first-child > * { border-bottom: none; }
 tbody.variant td.reason { padding-top: 0; color: var(--soft); max-width: 62rem; }
