@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import processes, steady
+from benchmarks.ending import unwind_on_sigterm
 from benchmarks.measurements import Bench, gateway_processes
 from gateway.demo.process import RUNNER
 
@@ -98,6 +99,7 @@ def main() -> None:
         "--subjects", nargs="+", choices=[name for name, _ in LOADS], default=[name for name, _ in LOADS]
     )
     asked = parser.parse_args()
+    unwind_on_sigterm()
     if asked.py_spy is None:
         sys.exit(
             "py-spy is not on the PATH: pip install py-spy in an environment of its own, then --py-spy PATH/bin/py-spy"

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import machine, processes, steady
+from benchmarks.ending import unwind_on_sigterm
 from benchmarks.models import SUBJECTS
 from benchmarks.rounds import compile_subject
 from benchmarks.steady import Paced
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--flag", action="append", default=[], help="for `forgeway serve`, e.g. --flag=--gateways=2")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     asked = parser.parse_args()
+    unwind_on_sigterm()
     subjects = [SUBJECTS[name]() for name in asked.subjects]
     with tempfile.TemporaryDirectory(prefix="forgeway-soak-") as name:
         folder = Path(name)
@@ -114,7 +116,10 @@ def main() -> None:
             rate = asked.share * capacity
             say(f"capacity {capacity:.0f}/s; {asked.minutes:g} minutes at {rate:.0f}/s")
             load, out = steady.start(gateway.port, questions, rate, asked.minutes * 60, folder, poisson=asked.poisson)
-            memories, came_or_went = watch(gateway, load, asked.every)
+            try:
+                memories, came_or_went = watch(gateway, load, asked.every)
+            finally:
+                load.kill()
             soak = Soak(capacity, rate, asked.minutes, steady.finished(load, out), memories, came_or_went)
     facts = machine.facts() | {"arrivals": "random (Poisson)" if asked.poisson else "even"}
     asked.out.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,11 @@ def start(
 
 
 def finished(process: subprocess.Popen[bytes], out: Path) -> Paced:
-    if process.wait() != 0:
+    try:
+        process.wait()
+    finally:
+        process.kill()  # only where we are told to end before it has ended
+    if process.returncode != 0:
         raise RuntimeError(f"benchmarks.paced ended with {process.returncode}")
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     totals = {line["model"]: line for line in lines if line["window"] == -1}

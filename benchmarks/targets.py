@@ -12,10 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import machine, measurements, wrk
+from benchmarks.ending import unwind_on_sigterm
 
 BEGUN = time.monotonic()
 RESULTS = Path(__file__).with_name("results")
@@ -47,10 +49,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=measurements.ALL, default=list(measurements.ALL))
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     asked = parser.parse_args()
+    unwind_on_sigterm()
     facts = machine.facts() | {"load generator": wrk.client(), "rounds": str(asked.rounds)}
     rows = list(peer_rows(asked.out, machine.slug(facts)))
-    with tempfile.TemporaryDirectory(prefix="forgeway-targets-") as folder:
-        bench = measurements.Bench(Path(folder), asked.rounds, asked.seconds, say)
+    with tempfile.TemporaryDirectory(prefix="forgeway-targets-") as folder, ExitStack() as stack:
+        bench = stack.enter_context(closing(measurements.Bench(Path(folder), asked.rounds, asked.seconds, say)))
         for name in asked.only:
             say(name)
             try:
@@ -59,7 +62,6 @@ def main() -> None:
                 rows.append(
                     Row(name, "<=", 0.0, None, "", f"failed: {type(failed).__name__}: {failed}".splitlines()[0])
                 )
-        bench.close()
     asked.out.mkdir(parents=True, exist_ok=True)
     stem = asked.out / f"{facts['date']}-targets-{machine.slug(facts)}"
     stem.with_name(f"{stem.name}.md").write_text(markdown(rows, facts))
@@ -71,7 +73,8 @@ def main() -> None:
 
 def peer_rows(folder: Path, slug: str) -> Iterator[Row]:
     """What the newest results beside peers say of the targets that name them."""
-    newest = max((*folder.glob(f"*-peers-{slug}.json"), *RESULTS.glob(f"*-peers-{slug}.json")), default=None)
+    there = (*RESULTS.glob(f"*-peers-{slug}.json"), *folder.glob(f"*-peers-{slug}.json"))
+    newest = max(there, key=lambda file: file.name, default=None)
     if newest is None:
         yield Row("ratios to peers", ">=", 0.0, None, "", "make bench-peers")
         return

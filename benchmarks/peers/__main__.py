@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks import machine, wrk
+from benchmarks.ending import unwind_on_sigterm
 from benchmarks.models import SUBJECTS, from_files
 from benchmarks.peers import bars, table, walk
 from benchmarks.peers.roster import PEERS
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=11.5, help="no round is begun that would end later (11.5)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     asked = parser.parse_args()
+    unwind_on_sigterm()
     subjects = [SUBJECTS[name]() for name in asked.subjects] + [from_files(text) for text in asked.model]
     peers = [PEERS[name] for name in asked.peers]
     with tempfile.TemporaryDirectory(prefix="forgeway-bench-") as folder:

@@ -83,7 +83,8 @@ def analyzer_table(outcome: Outcome) -> Iterator[str]:
 def row(server: Server, cell: tuple[str, int], bare: Sequence[Figures], ours: Sequence[Figures]) -> str:
     measured = server.cells.get(cell, [])
     if not measured:
-        return f"| {server.title} | {server.form} | {server.failure or 'not measured'} | | | | | |"
+        why = "failed, see Servers" if server.failure else "not measured"
+        return f"| {server.title} | {server.form} | {why} | | | | | |"
     rounds = len(measured)
     errors = sum(figures.errors for figures in measured)
     beside = "" if server.name == FORGEWAY else f"{ratios(ours[:rounds], measured).text()}x"

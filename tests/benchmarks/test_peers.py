@@ -120,7 +120,7 @@ def outcome() -> walk.Outcome:
 def test_the_table_has_every_server_and_the_reason_of_those_left_out():
     text = table.markdown(outcome(), {"date": "today"}, "plot.svg")
     assert "| Slow | raw | 112 (100-125) | 0.113 (0.100-0.125) | 5.00 (4.00-6.00)x |" in text
-    assert "| Never | raw | no wheel for this machine |" in text
+    assert "| Never | raw | failed, see Servers |" in text and "no wheel for this machine" in text
     assert "(then it failed)" in text
     assert "| Slow | 100 | 3.00x | 10.00 | 20.00 |" in text
     assert all(name in text for name in ABSENT)
