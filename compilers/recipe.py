@@ -73,6 +73,8 @@ def candidates(target: str, operators: Mapping[str, int], policy: Policy) -> tup
         return ()
     allowed = None if policy.techniques is None else frozenset(policy.techniques)
     offered = {"ort-cpu": _ort_cpu, "openvino-cpu": _openvino_cpu}.get(target, _nothing)(_Model(operators))
+    if _for_weights(policy) and _Model(operators).quantizable and _Model(operators).products:
+        offered += _weights(target)
     if _for_storage(policy) and _Model(operators).quantizable:
         offered.append(LOG)
     return tuple(_within(recipe, allowed) for recipe in offered if allowed is None or _own(recipe) <= allowed)
@@ -126,6 +128,22 @@ def _openvino_cpu(model: _Model) -> list[Recipe]:
     if model.quantizable:
         found.append(_int8("int8", PassSpec("int8-nncf"), calibrated=True, inference_precision="f32"))
     return found
+
+
+def _for_weights(policy: Policy) -> bool:
+    """Whether weights in 8 or 4 bits with activations in float may be what is wanted: full int8 is faster, where it
+    is right, so only whom bytes matter to, or who asks for it, waits for it to be tried."""
+    asked = "weight-only" in (policy.techniques or ())
+    return asked or not {"size", "memory"}.isdisjoint((policy.objective, policy.second_objective))
+
+
+def _weights(target: str) -> list[Recipe]:
+    runtimes = {"ort-cpu": "onnxruntime", "openvino-cpu": "openvino"}
+    if target not in runtimes:
+        return []
+    options = {"precision": "int8"} | ({"inference_precision": "f32"} if target == "openvino-cpu" else {})
+    passes = (MODERN, *TIDY, FOLD, PassSpec("weight-only", {"runtime": runtimes[target]}))
+    return [Recipe("weights8", passes, options, ("fusion", "weight-only"), False, False, "int8")]
 
 
 def _for_storage(policy: Policy) -> bool:

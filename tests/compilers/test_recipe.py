@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from compilers import hardware, passes, recipe
-from compilers.recipe import PassSpec, candidates
+from compilers.recipe import PassSpec, candidates, idle_techniques
 from model_store.policy import Policy
 
 CNN = {"Conv": 20, "Relu": 17, "Gemm": 1}
@@ -46,6 +46,18 @@ def test_a_model_without_products_keeps_its_precision(target, only):
 def test_what_its_owner_quantized_is_not_quantized_again():
     assert "int8" not in " ".join(names("ort-cpu", {**CNN, "QuantizeLinear": 3}))
     assert "int8" not in names("openvino-cpu", {**CNN, "DequantizeLinear": 3})
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "openvino-cpu"])
+def test_weights_alone_are_quantized_for_whom_bytes_matter_to(target):
+    assert "weights8" not in names(target, TRANSFORMER)
+    assert names(target, TRANSFORMER, techniques=["weight-only"]) == ["weights8"]
+    assert "weights8" in names(target, TRANSFORMER, objective="memory")
+    assert "weights8" in names(target, TRANSFORMER, second_objective="size")
+    assert names(target, {"Conv": 3, "Relu": 2}, techniques=["weight-only"]) == []
+    assert idle_techniques(target, [], Policy(techniques=["weight-only", "prune"])) == ("weight-only", "prune")
+    found = candidates(target, TRANSFORMER, Policy(techniques=["weight-only", "prune"]))
+    assert idle_techniques(target, found, Policy(techniques=["weight-only", "prune"])) == ("prune",)
 
 
 def test_a_target_the_policy_leaves_out_has_no_candidates():
