@@ -171,7 +171,7 @@ def overhead(bench: Bench) -> Rows:
     finally:
         store.close()
     ours, bare = [], []
-    for _ in range(bench.turns + 2):
+    for _ in range(bench.turns + 1):
         bare.append(rounds.figures_of("benchmarks.bare", str(spec)))
         ours.append(bench.load(bench.gateway.port, subject, 1, slow=True))
     found = ratios(ours, bare, "p50_s")
@@ -222,8 +222,8 @@ def steadiness(bench: Bench) -> Rows:
         asked = steady.questions(bench.ready_client(), bench.gateway.port, [subject], bench.folder)
         found = []
         for _ in range(bench.turns):
-            capacity = steady.capacity(bench.gateway.port, asked, 3.0, bench.folder)
-            paced = steady.run(bench.gateway.port, asked, 0.7 * capacity, 5.0, bench.folder)
+            capacity = steady.capacity(bench.gateway.port, asked, 2.0, bench.folder)
+            paced = steady.run(bench.gateway.port, asked, 0.7 * capacity, 4.0, bench.folder)
             if paced.failed:
                 raise RuntimeError(f"{paced.failed} requests failed: {dict(paced.faults)}")
             found.append((paced.ratio(name), paced.totals[name]["p50_s"], capacity))
@@ -242,9 +242,7 @@ def compiling(bench: Bench) -> Rows:
 
     subject, _ = bench.compiled("tiny")
     client = bench.ready_client()
-    still, busy, _ = while_compiling.measure(
-        bench.gateway, client, subject, 8, bench.turns, bench.seconds, bench.folder
-    )
+    still, busy = while_compiling.measure(bench.gateway, client, subject, 8, bench.turns, bench.seconds, bench.folder)
     found = ratios(busy, still, "p99_s")
     times = [Spread.over([each.p99_s for each in which]).text(".2f", 1e3) for which in (busy, still)]
     how = f"c=8, {' of '.join(times)} ms, more in benchmarks.while_compiling"
