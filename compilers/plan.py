@@ -24,6 +24,8 @@ PAYS = 1.1
 """A larger batch must answer this many times the rows a second of the one before it."""
 HOP_S = 50e-6
 """What a batch costs besides its run: two messages, copies into the slot and out of it (benchmarks/README.md)."""
+WORTH_SHARING_S = 4 * HOP_S
+"""Batches that take less run one at a time: what a batch costs besides its run is done by one interpreter for all."""
 MOST_INSTANCES = 16
 
 
@@ -86,9 +88,12 @@ def by(objective: str) -> By:
 def choose(curves: Mapping[Setting, Curve], objective: str) -> Setting:
     """The setting that serves. `curves` in order of simplicity; all hold the same batch sizes.
 
-    Objectives other than latency and throughput ask for little memory: they keep to one instance.
+    Objectives other than latency and throughput ask for little memory: they keep to one instance. So do models whose
+    largest batch is over before a second one could begin.
     """
-    offered = [one for one in curves if one.instances == 1 or objective in ("latency", "throughput")]
+    simplest = next(iter(curves.values()))
+    shared = objective in ("latency", "throughput") and _typical(simplest[max(simplest)].took_s) >= WORTH_SHARING_S
+    offered = [one for one in curves if one.instances == 1 or shared]
     chosen = offered[0]
     for other in offered[1:]:
         if _displaces(curves[other], curves[chosen], by(objective)):

@@ -56,6 +56,11 @@ def test_a_second_instance_that_costs_nobody_time_is_free():
     assert choose(curves(ALL=[10, 60, 230], ONE=[10, 60, 230], PAIR=[10, 60, 230]), "latency") == PAIR
 
 
+@pytest.mark.parametrize("objective", ["latency", "throughput"])
+def test_runs_of_microseconds_are_not_worth_a_second_instance(objective):
+    assert choose(curves(ALL=[0.010, 0.03, 0.06], PAIR=[0.010, 0.03, 0.06]), objective) == ALL
+
+
 @pytest.mark.parametrize("objective", ["size", "memory"])
 def test_whoever_asks_for_little_memory_gets_one_instance(objective):
     assert choose(curves(ALL=[10, 60, 230], ONE=[10, 60, 230], PAIR=[10, 60, 230]), objective) == ALL
