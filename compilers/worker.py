@@ -36,7 +36,7 @@ from model_store.store import ModelStore
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.05
+POLL_S = 0.1
 ASK_ANYWAY_S = 0.5
 LEASE_S = 15.0
 LOWEST_PRIORITY = 19
