@@ -168,10 +168,25 @@ def data(card: Card) -> Iterable[Element]:
         yield _table("Passes that saw the calibration samples, and their options", ("Variant", "Passes"), rows)
 
 
-def _passes(calibration: Mapping[str, Any]) -> str:
+def _passes(made: Mapping[str, Any]) -> str:
     return "; ".join(
-        f"{spec['name']} {msgspec.json.encode(spec['params']).decode()}" for spec in calibration.get("passes", ())
+        f"{spec['name']} {msgspec.json.encode(spec['params']).decode() if spec['params'] else ''}".rstrip()
+        for spec in made.get("passes", ())
     )
+
+
+def recipes(card: Card) -> Iterable[Element]:
+    known = [item for item in card.tried if item.evidence.recipe]
+    if not known:
+        return
+    yield E("h2", "How each was made")
+    rows = []
+    for item in known:
+        found = {key: value for key, value in item.evidence.recipe.items() if key != "passes"}
+        told = msgspec.json.encode(found).decode() if found else units.NONE
+        rows.append((E("code", item.variant.id), E("code", _passes(item.evidence.recipe)), E("code", told)))
+    columns = ("Variant", "Passes, in order", "Found by the search")
+    yield _table("Passes with the parameters that differ from their defaults", columns, rows)
 
 
 def plans(card: Card) -> Iterable[Element]:
@@ -227,5 +242,5 @@ def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Content
 
 
 ALL: tuple[Callable[[Card], Iterable[Element]], ...] = (
-    answer, pareto, tried, arithmetic, sizes, sensitivity, data, plans, origins, repeating.section,
+    answer, pareto, tried, recipes, arithmetic, sizes, sensitivity, data, plans, origins, repeating.section,
 )  # fmt: skip

@@ -81,13 +81,19 @@ def test_a_compiled_version_shows_what_answers_and_everything_tried(store: Model
         macs=4_089_000_000,
         precision_share={"int8": 0.991, "f32": 0.009},
         sensitivity={f"/layer/{n}": 20.0 + n for n in range(30)},
+        recipe={
+            "passes": [{"name": "smooth-quant", "params": {"alpha": 0.6}}],
+            "base": "int8",
+            "choice": {"alpha": 0.6},
+        },
         calibration={"count": 700, "calibration": 210, "validation": 490, "passes": [{"name": "int8", "params": {}}]},
     )
     html = drawn(store)
     for words in (
         "digits version 1", "ort-cpu.int8", "2.00x", "1.90x to 2.10x", "signal-to-noise ratio at least 20 dB",
         "4.09 GMAC", "int8 99.1 %, f32 0.9 %", "all 30 layers", "210 (they judge nothing)",
-        "python -m compilers.steps transform", "openvino-cpu.bf16", "700 B",
+        "python -m compilers.steps transform", 'smooth-quant {"alpha":0.6}', '{"base":"int8"',
+        "openvino-cpu.bf16", "700 B",
     ):  # fmt: skip
         assert words in html, words
     assert "Still compiling" not in html
