@@ -18,7 +18,7 @@ from benchmarks.peers.bodies import Body
 from benchmarks.peers.roster import Peer
 from gateway.demo.process import free_port
 
-PATIENCE_S = 90.0
+PATIENCE_S = 150.0
 
 
 class PeerFailed(RuntimeError):
