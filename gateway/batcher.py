@@ -1,18 +1,14 @@
 """The queue of one model version, and the batches that leave it.
 
-Requests that may run together (same pin, same trailing shapes) wait in one lane. There is no waiting for company: a
-batch leaves as soon as a runner has a free slot, with whatever waits then. Dead items (client gone) and late ones
-(deadline passed) are dropped before they cost anything.
-
-Lower priority levels go first (gateway/line.py); lanes whose heads are of one level take turns. Nobody starves: after
-`MOST_OVERTAKINGS` batches in a row that left an older request behind, the oldest one leads a batch.
+Requests that may run together wait in one lane (gateway/lanes.py). There is no waiting for company: a batch leaves as
+soon as a runner has a free slot, with whatever waits then. Dead items (client gone) and late ones (deadline passed) are
+dropped before they cost anything.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,6 +17,7 @@ from gateway.errors import ClientGone, DeadlineExceeded, GatewayError, ModelFail
 from gateway.flight import Batch
 from gateway.forecast import Forecast
 from gateway.health import Health, Subject
+from gateway.lanes import Lanes
 from gateway.line import DEFAULT_LEVEL, Line, level_of
 from gateway.padding import padded_rows
 from gateway.ranking import Choice, VersionRoute
@@ -31,9 +28,7 @@ from gateway.standstill import standstill
 from gateway.statistics import Statistics
 from gateway.tensors import Checked, InputCheck
 
-Lane = tuple[Any, ...]
 Runners = Callable[[str], Runner | None]
-MOST_OVERTAKINGS = 8
 _INPUT_SHARE = 2
 """Inputs of a batch of several requests take at most one half of the slot: the other half is for the outputs."""
 
@@ -54,15 +49,13 @@ class Batcher:
         self.route = route
         self.statistics = statistics
         self.check = InputCheck(route.name, route.signature)
-        self.waiting_rows = 0
         self.served_s = 0.0
         self._health = health
         self.forecast = Forecast(route, runner_of, clock)
         self._runner_of = runner_of
         self._wake = wake
         self._clock = clock
-        self._lanes: OrderedDict[Lane, Line] = OrderedDict()
-        self._overtakings = 0
+        self._lanes = Lanes()
         self._last: Session | None = None
         self._create_future = asyncio.get_running_loop().create_future
 
@@ -73,7 +66,11 @@ class Batcher:
     @property
     def depth(self) -> int:
         """Requests that wait."""
-        return sum(map(len, self._lanes.values()))
+        return len(self._lanes)
+
+    @property
+    def waiting_rows(self) -> int:
+        return self._lanes.rows
 
     def submit(
         self,
@@ -117,23 +114,15 @@ class Batcher:
 
     def expected_wait_s(self) -> float:
         """Time the rows that wait will take, as far as it is known."""
-        if not self.waiting_rows:
-            return 0.0
-        return self.waiting_rows * (self._last.live.row_s or 0.0) if self._last is not None else 0.0
+        return 0.0 if self._last is None else self._lanes.rows * (self._last.live.row_s or 0.0)
 
     def dispatch(self) -> bool:
         """Send one batch if there is one and a runner has a slot for it."""
         lanes = self._lanes
-        for lane, line in list(lanes.items()):
-            self.waiting_rows -= line.drop_dead()
-            if not line:
-                del lanes[lane]
-        ranked = len(lanes) > 1 or (bool(lanes) and next(iter(lanes.values())).mixed)
-        for lane in self._turns() if ranked else list(lanes):
-            line = lanes[lane]
-            head = line.oldest() if self._overtakings >= MOST_OVERTAKINGS else line.head()
-            alike = self.waiting_rows if len(lanes) == 1 else sum(item.rows for item in line)
-            choice, rows = self._choose(head, alike)
+        lanes.drop_dead()
+        for lane, line in lanes.in_turn():
+            head = lanes.head(line)
+            choice, rows = self._choose(head, lanes.alike(line))
             runner = None if choice is None else self._runner_of(choice.session.target)
             if choice is None or runner is None or not runner.has_free_slot:
                 continue
@@ -143,14 +132,10 @@ class Batcher:
                 choice, _ = self._choose(items[0], sum(item.rows for item in items))
                 runner = None if choice is None else self._runner_of(choice.session.target)
                 if choice is None or runner is None or not runner.has_free_slot:
-                    self._put_back(lane, items)
+                    lanes.back(items)
                     continue
-            if line:
-                lanes.move_to_end(lane)
-            else:
-                del lanes[lane]
+            lanes.left(lane, items)
             if items:
-                self._overtakings = self._overtaken_by(items[0]) if ranked else 0
                 self._last = choice.session
                 batch = Batch(self, items, choice, self._padded(choice, items, runner.slot_bytes))
                 self.served_s += batch.expected_s
@@ -158,22 +143,9 @@ class Batcher:
                 return True
         return False
 
-    def _turns(self) -> list[Lane]:
-        """The lanes in the order of their heads' levels, those of one level in turn; the longest wait first when that
-        was put off too often."""
-        if self._overtakings >= MOST_OVERTAKINGS:
-            return sorted(self._lanes, key=lambda lane: self._lanes[lane].oldest().queued_ns)
-        return sorted(self._lanes, key=lambda lane: self._lanes[lane].head().level)
-
-    def _overtaken_by(self, leader: Item) -> int:
-        """How many batches in a row have left an older request behind, `leader`'s included."""
-        if any(line.oldest().queued_ns < leader.queued_ns for line in self._lanes.values()):
-            return self._overtakings + 1
-        return 0
-
     def sweep(self, now_ns: int, watch_before_ns: int) -> None:
         """Answer who is late or hopeless; watch the clients of those who wait since `watch_before_ns`."""
-        for lane, line in list(self._lanes.items()):
+        for line in self._lanes.lines():
             hopeless = self._hopeless(line.head())
             for item in line:
                 if hopeless is not None:
@@ -182,16 +154,12 @@ class Batcher:
                     item.fail(expired())
                 elif item.watch is None and item.gone is not None and item.queued_ns < watch_before_ns:
                     item.watch = asyncio.ensure_future(_withdraw_when_gone(item))
-            self.waiting_rows -= line.drop_dead()
-            if not line:
-                del self._lanes[lane]
+        self._lanes.drop_dead()
 
     def fail_all(self, error: Exception) -> None:
-        for line in self._lanes.values():
-            for item in line:
-                item.fail(error)
+        for item in self._lanes:
+            item.fail(error)
         self._lanes.clear()
-        self.waiting_rows = 0
 
     def again(self, items: list[Item]) -> None:
         """Put items that were dispatched back at the front, in their order."""
@@ -210,12 +178,7 @@ class Batcher:
         self.forecast.learn(self.route, batch.choice, rows, batch.row_bytes, start_ns, end_ns)
 
     def _queue(self, item: Item, front: bool = False) -> None:
-        lane: Lane = (item.pin, item.avoid) if item.alone else (item.pin, item.avoid, item.key)
-        line = self._lanes.get(lane)
-        if line is None:
-            line = self._lanes[lane] = Line()
-        line.put(item, front)
-        self.waiting_rows += item.rows
+        self._lanes.put(item, front)
         self._wake(self, not front)
 
     def _gather(self, line: Line, level: int | None, slot_bytes: int, limit: int) -> list[Item]:
@@ -227,12 +190,12 @@ class Batcher:
         while line:
             item = line.head(level)
             if item.answer.done() or now > item.deadline_ns:
-                self._leave(line, level)
+                self._lanes.take(line, level)
                 item.fail(expired())
                 continue
             if items and (rows + item.rows > limit or nbytes + item.nbytes > slot_bytes // _INPUT_SHARE):
                 break
-            self._leave(line, level)
+            self._lanes.take(line, level)
             if not items and slot_bytes_needed([item]) > slot_bytes:
                 item.fail(ModelFailed(f"inputs of {item.nbytes} bytes do not fit a slot of {slot_bytes} (slot_bytes)"))
                 continue
@@ -243,12 +206,6 @@ class Batcher:
             if item.alone or rows >= limit:
                 break
         return items
-
-    def _put_back(self, lane: Lane, items: list[Item]) -> None:
-        """Items that were gathered and are not sent wait on, where they were."""
-        for item in reversed(items):
-            self._lanes[lane].put(item, front=True)
-            self.waiting_rows += item.rows
 
     def _suits(self, choice: Choice, rows: int, items: list[Item]) -> bool:
         """Whether the choice made for `rows` rows holds for what was gathered: it is proven in a bucket, not beyond."""
@@ -263,9 +220,6 @@ class Batcher:
             return 0
         nbytes = sum(item.nbytes for item in items)
         return padded_rows(sum(item.rows for item in items), buckets, nbytes, slot_bytes // _INPUT_SHARE)
-
-    def _leave(self, line: Line, level: int | None) -> None:
-        self.waiting_rows -= line.take(level).rows
 
     def _choose(self, head: Item, rows_waiting: int) -> tuple[Choice | None, int]:
         """Who answers a batch that `head` leads, and how many rows that was chosen for."""

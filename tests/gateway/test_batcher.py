@@ -7,8 +7,8 @@ import asyncio
 import numpy as np
 import pytest
 
-from gateway.batcher import MOST_OVERTAKINGS
 from gateway.errors import ClientGone, ModelFailed, QueueTimeout
+from gateway.lanes import MOST_OVERTAKINGS
 from tests.gateway.engines import array, variant
 from tests.gateway.rehearsal import SLOT, Rehearsal, now_ns, rehearse, rows
 

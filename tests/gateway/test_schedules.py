@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from gateway.batcher import MOST_OVERTAKINGS, late
+from gateway.batcher import late
 from gateway.errors import GatewayError
+from gateway.lanes import MOST_OVERTAKINGS
 from model_store.entities import REFERENCE
 from tests.gateway.engines import array, variant
 from tests.gateway.rehearsal import Rehearsal, now_ns, rehearse, rows
