@@ -22,7 +22,8 @@ GRACE_S = 86_400.0
 """Longer than any upload or compile step takes from its first blob to its row."""
 
 STEP_GRACE_S = 30 * 86_400.0
-"""Results of steps that nobody asked for in this time are dropped when repairing."""
+"""Results of steps that nobody asked for, and journals of searches not written to, in this time are dropped when
+repairing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def fsck(store: ModelStore, repair: bool = False, grace_s: float = GRACE_S) -> F
     removed = 0
     if repair:
         store.catalog.forget_steps(STEP_GRACE_S)
-        removed += store.blobs.sweep(grace_s) + _sweep_work(store.work, grace_s)
+        removed += store.blobs.sweep(grace_s) + _sweep(store.work, grace_s) + _sweep(store.searches, STEP_GRACE_S)
     present = set(store.blobs.digests())  # before the rows: a blob that comes later is none of our business
     references = store.catalog.references()
     damaged = _damaged(store, references)
@@ -117,10 +118,10 @@ def _past_grace(store: ModelStore, digests: Iterable[Digest], grace_s: float) ->
     return old
 
 
-def _sweep_work(work: Path, grace_s: float) -> int:
-    """Remove work folders that a crash left behind."""
+def _sweep(folder: Path, grace_s: float) -> int:
+    """Remove what was not written for that long: work a crash left behind, journals of searches long ended."""
     before, removed = time.time() - grace_s, 0
-    for entry in work.iterdir():
+    for entry in folder.iterdir() if folder.exists() else ():
         if entry.lstat().st_mtime > before:
             continue
         if entry.is_dir() and not entry.is_symlink():

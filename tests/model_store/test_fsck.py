@@ -155,6 +155,17 @@ def test_the_blobs_of_a_deleted_version_are_collected(store: ModelStore, version
     assert list(store.blobs.digests()) == []
 
 
+def test_journals_of_searches_long_ended_are_swept(store: ModelStore) -> None:
+    store.searches.mkdir()
+    old, young = store.searches / "old.journal", store.searches / "young.journal"
+    for journal in (old, young):
+        journal.write_text("{}")
+    os.utime(old, (1.0, 1.0))
+    assert fsck(store).problems == ()
+    assert fsck(store, repair=True).removed == 1
+    assert [entry.name for entry in store.searches.iterdir()] == [young.name]
+
+
 def test_work_folders_of_crashes_are_swept_and_those_in_use_are_not(store: ModelStore) -> None:
     crashed, running = store.work / "register-crashed", store.work / "register-running"
     for folder in (crashed, running):
