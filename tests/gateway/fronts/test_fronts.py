@@ -277,7 +277,7 @@ def test_connections_are_answered_while_a_process_is_down_and_what_held_before_h
 
 
 def test_a_drain_answers_what_is_inside_either_process_and_says_so_in_both(tmp_path):
-    with RunningGateway(tmp_path / "drained", *FLAGS, "--drain-delay-s", "1") as running:
+    with RunningGateway(tmp_path / "drained", *FLAGS, "--drain-delay-s", "2") as running:
         busy, asked = clients(running), clients(running)
         register(busy[0], "slow", zoo.slow())
         for client in busy:
