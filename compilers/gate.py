@@ -37,6 +37,7 @@ class Bounds:
 
 DEFAULTS: dict[str, Bounds] = {
     "f32": Bounds(sqnr_db=60.0, cosine=0.99999, lossy=False),
+    "fp16": Bounds(sqnr_db=40.0, cosine=0.9999, top1=0.985, max_drop=MAX_DROP),
     "bf16": Bounds(sqnr_db=30.0, cosine=0.999, top1=0.985, max_drop=MAX_DROP),
     "int8": Bounds(sqnr_db=20.0, cosine=0.985, top1=0.98, max_drop=MAX_DROP),
 }

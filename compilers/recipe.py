@@ -17,7 +17,7 @@ from compilers.passes import kinds, source_digest
 if TYPE_CHECKING:
     from model_store.policy import Policy
 
-Precision = Literal["f32", "bf16", "int8"]
+Precision = Literal["f32", "fp16", "bf16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)

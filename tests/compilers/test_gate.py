@@ -25,6 +25,8 @@ def judge(figures, precision="int8", policy=None, lossless=False):
         ("int8", 25, 0.99, 0.997, Finding.PASSED),
         ("int8", 25, 0.99, 0.95, Finding.FAILED),
         ("bf16", 25, 0.9999, None, Finding.FAILED),
+        ("fp16", 35, 0.99995, None, Finding.FAILED),
+        ("fp16", 45, 0.99995, 0.999, Finding.PASSED),
         ("bf16", 35, 0.9995, 0.999, Finding.PASSED),
         ("f32", 50, 1.0, None, Finding.FAILED),
         ("f32", 90, 1.0, 1.0, Finding.PASSED),
