@@ -45,19 +45,22 @@ def measured_plan(params: Params, inputs: Mapping[str, Path]) -> Plan:
         watch = watches[chosen]
         curve = _between(watch, list(curves[chosen]), params["seconds"] * SHARES[1], params["most_seconds"])
         shape = plan.points(chosen, curve)
-        kept = plan.buckets(shape)
+        paying = plan.buckets(shape)
+        # Where measuring ended before gains did, nothing is known of larger batches: no bucket bounds them then.
+        ended = len(curves[chosen]) < len(rows) or (params["rowwise"] and len(shape) == 1)
+        kept = () if ended and paying[-1] == shape[-1].rows else paying
         padded = _padded(watch, shape, kept, params["seconds"] * SHARES[2], params["most_seconds"])
     others = tuple(
         point for setting, other in curves.items() if setting != chosen for point in plan.points(setting, other)
     )
     return Plan(
         threads=chosen.threads,
-        max_rows=kept[-1],
+        max_rows=rows[-1],
         instances=chosen.instances,
         buckets=kept,
         padded=padded,
         objective=params["objective"],
-        reason=plan.reason(curves, chosen, kept, padded),
+        reason=plan.reason(curves, chosen, paying, padded),
         curve=(*shape, *others),
     )
 

@@ -115,7 +115,7 @@ class Isolation:
             limits = Limits(
                 seconds=min(86_400.0, max(0.1, self.deadline - time.monotonic())),
                 nice=self._nice,
-                idle=idle_class(step.name, self._nice),
+                idle=idle_class(self._nice),
                 cores=cores_for(step.name, self._nice),
                 writable=(str(workdir),),
                 readable=(str(workdir), str(self.store.blobs.root), str(Path(__file__).resolve().parent)),

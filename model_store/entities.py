@@ -222,7 +222,7 @@ class Plan:
     """How to run a variant here. `max_rows` is 1 when requests must not be batched together.
 
     `instances` batches run at the same time, each with `threads` threads. `buckets`: batch sizes at which gathering
-    more still paid, ascending; the last one is the most a batch gathers (none: not measured, up to `max_rows`).
+    more still paid, ascending; the last one is the most a batch gathers (none: not seen to stop, up to `max_rows`).
     `padded`: those of them to which filling a batch up was measured to win. `reason` says why, with the figures of
     `curve`.
     """

@@ -71,7 +71,8 @@ def test_a_version_holds_what_the_contract_says(digest: dict[str, Any]) -> None:
 
 def test_what_serves_tells_its_plan_with_the_figures_it_was_chosen_by(digest: dict[str, Any]) -> None:
     plan = digest["variants"][0]["plan"]
-    assert plan["objective"] == "latency" and plan["instances"] >= 1 and plan["buckets"][0] == 1
+    assert plan["objective"] == "latency" and plan["instances"] >= 1
+    assert plan["buckets"] == [], "one batch size was measured: nothing is known of larger ones"
     assert {"threads", "instances", "rows", "p50_s", "rows_per_s"} == set(plan["curve"][0])
     assert "thread" in plan["reason"] and "at 1 row" in plan["reason"]
 
