@@ -190,12 +190,12 @@ class Batcher:
         while line:
             item = line.head(level)
             if item.answer.done() or now > item.deadline_ns:
-                self._lanes.take(line, level)
+                self._lanes.rows -= line.take(level).rows
                 item.fail(expired())
                 continue
             if items and (rows + item.rows > limit or nbytes + item.nbytes > slot_bytes // _INPUT_SHARE):
                 break
-            self._lanes.take(line, level)
+            self._lanes.rows -= line.take(level).rows
             if not items and slot_bytes_needed([item]) > slot_bytes:
                 item.fail(ModelFailed(f"inputs of {item.nbytes} bytes do not fit a slot of {slot_bytes} (slot_bytes)"))
                 continue

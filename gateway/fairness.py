@@ -35,35 +35,36 @@ class Turns(Generic[Q]):
     """The queues that wait. Its work is per batch, not per request: `join` of one that waits already is a look-up."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Q, None] = {}
+        self.waiting: dict[Q, None] = {}
+        """The queues that wait. Whoever asks for every request looks here itself."""
         self._now_s = 0.0
         """What the queue whose turn it was last had been charged with then."""
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def __iter__(self) -> Iterator[Q]:
-        return iter(tuple(self._waiting))
+        return iter(tuple(self.waiting))
 
     def join(self, queue: Q) -> None:
-        if queue not in self._waiting:
-            self._waiting[queue] = None
+        if queue not in self.waiting:
+            self.waiting[queue] = None
             queue.served_s = max(queue.served_s, self._now_s)
 
     def leave_if_empty(self, queue: Q) -> None:
         if queue.empty:
-            self._waiting.pop(queue, None)
+            self.waiting.pop(queue, None)
 
     def hand_out(self, room: Callable[[], bool]) -> None:
         """Send batches until nothing moves or there is no `room` in any runner."""
-        if len(self._waiting) == 1:
-            (queue,) = self._waiting
+        if len(self.waiting) == 1:
+            (queue,) = self.waiting
             self._now_s = max(self._now_s, queue.served_s)
-            while room() and queue.dispatch():
+            while room() and queue.dispatch() and not queue.empty:
                 pass
             self.leave_if_empty(queue)
             return
-        turns = [(queue.served_s, nth, queue) for nth, queue in enumerate(self._waiting)]
+        turns = [(queue.served_s, nth, queue) for nth, queue in enumerate(self.waiting)]
         heapify(turns)
         while turns and room():
             served_s, nth, queue = heappop(turns)

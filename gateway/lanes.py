@@ -27,7 +27,7 @@ class Lanes:
         self._lines: OrderedDict[Lane, Line] = OrderedDict()
         self._overtakings = 0
         self.rows = 0
-        """Rows of all that wait."""
+        """Rows of all that wait. Whoever takes an item out of a line takes its rows off."""
 
     def __bool__(self) -> bool:
         return bool(self._lines)
@@ -49,10 +49,6 @@ class Lanes:
             line = self._lines[lane] = Line()
         line.put(item, front)
         self.rows += item.rows
-
-    def take(self, line: Line, level: int | None) -> None:
-        """Remove the head of `line` (in `level`, if given and anybody waits there)."""
-        self.rows -= line.take(level).rows
 
     def drop_dead(self) -> None:
         """Forget those at the front of every line that nobody waits for any more."""

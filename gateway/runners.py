@@ -150,9 +150,10 @@ class Runners:
         return self._runners[target]
 
     def _wake(self, batcher: Batcher, fresh: bool) -> None:
-        alone = fresh and not self._waiting and not self._pump_scheduled and self._nothing_runs()
+        alone = fresh and not self._waiting.waiting and not self._pump_scheduled and self._nothing_runs()
         self._alone = self._alone + 1 if alone else 0
-        self._waiting.join(batcher)
+        if batcher not in self._waiting.waiting:
+            self._waiting.join(batcher)
         if self._resting and self._timer is not None:
             self._timer.cancel()
             self._sweep_again(SWEEP_S)
