@@ -43,12 +43,12 @@ def calibrate(
     with tempfile.TemporaryDirectory() as folder:
         observed = Observed(ir.to_proto(model), Path(folder))
         writer = Writer(path)
-        while True:
-            first = next(feeds(model, calibration, rows))
-            weights = observed.sizes(wanted, first)
-            if rows == 1 or max(weights.values(), default=0) <= budget_bytes:
-                break
-            rows = 1
+        one, several = (_bytes(next(feeds(model, calibration, rows))) for rows in (1, ROWS))
+        weights = observed.sizes(wanted, next(feeds(model, calibration, 1)))
+        together = -(-several // max(1, one))
+        if max(weights.values(), default=0) * together > budget_bytes:
+            rows, together = 1, 1
+        weights = {name: size * together for name, size in weights.items()}
         if grams:
             weights = {
                 # H, and the rows gathered to be added to it.
@@ -111,8 +111,12 @@ def _lacking(model: ir.Model, wanted: Sequence[str], given: Statistics | None, *
     return lacking
 
 
+def _bytes(inputs: Mapping[str, np.ndarray]) -> int:
+    return sum(array.nbytes for array in inputs.values())
+
+
 def _collect(
-    runs: Iterator[Mapping[str, np.ndarray]],
+    runs: Iterator[dict[str, np.ndarray]],
     chunk: Sequence[str],
     seen_by: Mapping[str, Sequence[View]],
     writer: Writer,
@@ -126,6 +130,7 @@ def _collect(
             tensors[name].add(array)
             for product in seen[name]:
                 product.add(array)
+        run.clear()  # before the next run answers
     for name, collected in tensors.items():
         writer.add_tensor(name, collected)
         for product in seen[name]:

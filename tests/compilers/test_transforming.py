@@ -67,4 +67,4 @@ def test_gram_matrices_are_gathered_only_for_recipes_that_round_by_them(subject,
 def test_a_recipe_without_statistics_is_one_step(subject, store):
     subject, isolation = subject
     transform(subject, recipe(subject, PassSpec("int8-dynamic")), isolation)
-    assert [step.name for step, _ in isolation.trail] == ["probe", "transform"]
+    assert [step.name for step, _ in isolation.trail if step.name in ("calibrate", "transform")] == ["transform"]
