@@ -7,57 +7,42 @@ A file is cut into blocks, and each block is kept in whichever of these shapes c
     palette   a table of the few distinct words and an index for each: quantized weights that are kept as floats
     sparse    a bit for every word that is not zero, and those words in planes
 
-each then through a general compressor: zstd where `zstandard` is installed, else deflate. Words may begin at any of
-four bytes, since weights lie in an ONNX file wherever its names end. Blocks stand alone, so unpacking is a stream and
-memory is bounded by a few blocks.
+each then through zstd. Words may begin at any of four bytes, since weights lie in an ONNX file wherever its names end.
+Blocks stand alone, so unpacking is a stream and memory is bounded by a few blocks.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import struct
-import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, Any, NamedTuple
+from typing import IO
 
 import numpy as np
+import zstandard
 
 BLOCK = 1 << 20
 MOST_DISTINCT = 4096
 _SAMPLE = 2048
 _MAGIC = b"FWP1"
-_HEAD = struct.Struct("<4sBQ")
+_HEAD = struct.Struct("<4sQ")
 _BLOCK_HEAD = struct.Struct("<BII")
 
 PLAIN, PLANES_2, PLANES_4, PALETTE, SPARSE = range(5)
 
 
 class Damaged(ValueError):
-    """These bytes are not what `pack` wrote, or were written with a compressor that is not installed."""
-
-
-class Compressor(NamedTuple):
-    """`estimate`: about how many bytes it will be, quickly. `decompress` takes the most that may come out.
-
-    `number` stands in the file.
-    """
-
-    number: int
-    estimate: Callable[[bytes], int]
-    compress: Callable[[bytes], bytes]
-    decompress: Callable[[bytes, int], bytes]
+    """These bytes are not what `pack` wrote."""
 
 
 def pack(read: Callable[[int], bytes], size: int, write: Callable[[bytes], object]) -> int:
     """Read `size` bytes, write them packed; how many were written. `read` is a file's: given n, at most n bytes."""
-    compressor = _preferred()
-    write(_HEAD.pack(_MAGIC, compressor.number, size))
+    quick, thorough = zstandard.ZstdCompressor(level=1), zstandard.ZstdCompressor(level=9)
+    write(_HEAD.pack(_MAGIC, size))
     written, left = _HEAD.size, size
     while left:
         block = _exactly(read, min(BLOCK, left))
-        kind, shaped = min(_shapes(block), key=lambda shape: compressor.estimate(shape[1]))
-        packed = compressor.compress(shaped)
+        kind, shaped = min(_shapes(block), key=lambda shape: len(quick.compress(shape[1])))
+        packed = thorough.compress(shaped)
         write(_BLOCK_HEAD.pack(kind, len(packed), len(block)) + packed)
         written += _BLOCK_HEAD.size + len(packed)
         left -= len(block)
@@ -66,33 +51,29 @@ def pack(read: Callable[[int], bytes], size: int, write: Callable[[bytes], objec
 
 def plain_size(file: IO[bytes]) -> int:
     """The size of what was packed; reads the head of the file. Raises Damaged."""
-    return _read_head(file)[1]
+    return _read_head(file)
 
 
 def unpack(file: IO[bytes]) -> Iterator[bytes]:
     """The blocks in order. Raises Damaged; whether they are the right bytes only their digest can tell."""
-    compressor, left = _read_head(file)
+    left = _read_head(file)
     while left:
         kind, packed_size, size = _BLOCK_HEAD.unpack(_exactly(file.read, _BLOCK_HEAD.size))
         if not 0 < size <= min(BLOCK, left) or packed_size > 2 * BLOCK:
             raise Damaged("a block is larger than blocks are")
-        block = _restore(kind, _exactly(file.read, packed_size), size, compressor)
+        block = _restore(kind, _exactly(file.read, packed_size), size)
         if len(block) != size:
             raise Damaged(f"a block of {size} bytes gave {len(block)}")
         yield block
         left -= size
 
 
-def _read_head(file: IO[bytes]) -> tuple[Compressor, int]:
-    magic, number, size = _HEAD.unpack(_exactly(file.read, _HEAD.size))
+def _read_head(file: IO[bytes]) -> int:
+    magic, size = _HEAD.unpack(_exactly(file.read, _HEAD.size))
     if magic != _MAGIC:
         raise Damaged("not a packed file")
-    if number == DEFLATE.number:
-        return DEFLATE, size
-    zstd = _zstd()
-    if zstd is None or number != zstd.number:
-        raise Damaged("packed with zstd: install the package `zstandard` to read it")
-    return zstd, size
+    plain: int = size
+    return plain
 
 
 def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
@@ -117,20 +98,20 @@ def _shapes(block: bytes) -> Iterator[tuple[int, bytes]]:
             yield kind, made
 
 
-def _restore(kind: int, packed: bytes, size: int, compressor: Compressor) -> bytes:
+def _restore(kind: int, packed: bytes, size: int) -> bytes:
     try:
         if kind == PLAIN:
-            return compressor.decompress(packed, size)
+            return decompress(packed, size)
         if kind in (PLANES_2, PLANES_4):
-            return _from_planes(compressor.decompress(packed, size), 2 if kind == PLANES_2 else 4)
+            return _from_planes(decompress(packed, size), 2 if kind == PLANES_2 else 4)
         most = size + 4 * MOST_DISTINCT + 64
         if kind == PALETTE:
-            return _from_palette(compressor.decompress(packed, most), size)
+            return _from_palette(decompress(packed, most), size)
         if kind == SPARSE:
-            return _from_sparse(compressor.decompress(packed, size + size // 32 + 64), size)
+            return _from_sparse(decompress(packed, size + size // 32 + 64), size)
     except Damaged:
         raise
-    except Exception as exc:  # the compressors and numpy raise anything on bytes that are not theirs
+    except Exception as exc:  # zstd and numpy raise anything on bytes that are not theirs
         raise Damaged(f"a block cannot be read: {exc}") from exc
     raise Damaged(f"no shape has the number {kind}")
 
@@ -211,32 +192,9 @@ def _from_sparse(made: bytes, size: int) -> bytes:
     return ends[:phase] + words.tobytes() + ends[phase:]
 
 
-def _inflate(packed: bytes, most: int) -> bytes:
-    opened = zlib.decompressobj()
-    block: bytes = opened.decompress(packed, most)
-    if not opened.eof:
-        raise Damaged("a block gives more than it should, or is cut short")
-    return block
-
-
-DEFLATE = Compressor(0, lambda block: len(zlib.compress(block, 1)), lambda block: zlib.compress(block, 6), _inflate)
-
-
-def _zstd() -> Compressor | None:
-    if importlib.util.find_spec("zstandard") is None:
-        return None
-    zstandard: Any = importlib.import_module("zstandard")
-
-    def decompress(packed: bytes, most: int) -> bytes:
-        size = zstandard.frame_content_size(packed)
-        if not 0 <= size <= most:
-            raise Damaged("a block gives more than it should")
-        block: bytes = zstandard.ZstdDecompressor().decompress(packed, max_output_size=most)
-        return block
-
-    quick, thorough = zstandard.ZstdCompressor(level=1), zstandard.ZstdCompressor(level=9)
-    return Compressor(1, lambda block: len(quick.compress(block)), thorough.compress, decompress)
-
-
-def _preferred() -> Compressor:
-    return _zstd() or DEFLATE
+def decompress(packed: bytes, most: int) -> bytes:
+    """What zstd made of it. Raises Damaged when that says to be more than `most` bytes, before any is allocated."""
+    size = zstandard.frame_content_size(packed)
+    if not 0 <= size <= most:
+        raise Damaged("a block gives more than it should")
+    return zstandard.ZstdDecompressor().decompress(packed, max_output_size=most)

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,20 +112,13 @@ def test_a_flipped_bit_never_escapes_as_another_error(at: int, change: int) -> N
         assert len(unpacked(bytes(made))) <= len(data) + BLOCK
 
 
-def test_what_another_compressor_wrote_is_said_to_need_it() -> None:
-    made = bytearray(packed(b"text" * 100))
-    made[4] = 9
-    with pytest.raises(Damaged, match="zstandard"):
-        unpacked(bytes(made))
+def test_what_is_not_ours_is_told() -> None:
     with pytest.raises(Damaged, match="not a packed file"):
         unpacked(b"PK\x03\x04" + bytes(100))
 
 
-@pytest.mark.parametrize("compressor", [packing.DEFLATE, pytest.param(packing._zstd(), id="zstd")])
-def test_compressors_bound_what_comes_out(compressor: packing.Compressor | None) -> None:
-    if compressor is None:
-        pytest.skip("zstandard is not installed")
-    bomb = compressor.compress(bytes(1 << 20))
-    assert compressor.decompress(bomb, 1 << 20) == bytes(1 << 20)
+def test_what_comes_out_is_bounded() -> None:
+    bomb = zstandard.ZstdCompressor().compress(bytes(1 << 20))
+    assert packing.decompress(bomb, 1 << 20) == bytes(1 << 20)
     with pytest.raises(Damaged):
-        compressor.decompress(bomb, 1 << 19)
+        packing.decompress(bomb, 1 << 19)
