@@ -27,7 +27,7 @@ TOOLS = (
 SOURCES: dict[str, tuple[str, ...]] = {
     "probe": ("steps", "probing", "synthetic", "samples", "compare", "targets/*"),
     "calibrate": ("steps", "samples", "calibration/*", "passes/int8_static", "passes/kinds", "passes/shapes"),
-    "transform": ("steps", "samples", "anatomy", "structure", "tensor_shapes"),  # the passes' own are parameters
+    "transform": ("steps", "samples", "anatomy", "structure", "tensor_shapes", "passes/regions"),  # passes: params
     "build": ("steps", "targets/*"),
     "outputs": ("steps", "feed", "samples", "synthetic", "recording", "targets/*"),
     "agree": ("steps", "feed", "samples", "synthetic", "recording", "compare", "accuracy", "intervals", "targets/*"),

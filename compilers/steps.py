@@ -84,6 +84,7 @@ def transform(params: Params, inputs: Inputs) -> Answer:
     from compilers.calibration.spool import spool
     from compilers.calibration.statistics import Statistics
     from compilers.passes import PassFailed, run_passes
+    from compilers.passes.regions import regions
     from compilers.recipe import PassSpec
 
     calibration = None
@@ -98,6 +99,8 @@ def transform(params: Params, inputs: Inputs) -> Answer:
     onnx.save(model, "model.onnx")
     macs, shares = anatomy(model, params["sizes"])
     result = measure_graph(model) | {"macs": macs, "precision_share": shares}
+    if any(spec.name == "int8-static" for spec in specs):
+        result["regions"] = msgspec.to_builtins(regions(model))
     return Answer(result=result, files={"model.onnx": "model.onnx"})
 
 

@@ -53,6 +53,12 @@ def test_recipes_that_work_from_statistics_share_one_calibration(subject, store)
     assert reused["transform"] == [False, False, True, False, True, False]
 
 
+def test_what_the_runtime_leaves_unfused_is_reported(subject):
+    subject, isolation = subject
+    made = transform(subject, recipe(subject, PassSpec("int8-static")), isolation)
+    assert made.result["regions"] == {"nodes": 4, "integer": {"QGemm": 2}, "stray": 2}
+
+
 def test_gram_matrices_are_gathered_only_for_recipes_that_round_by_them(subject, store):
     subject, isolation = subject
     sizes = []
