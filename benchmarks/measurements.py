@@ -251,7 +251,7 @@ def compiling(bench: Bench) -> Rows:
 
 def gateway_processes(gateway: GatewayProcess) -> list[int]:
     """All that take requests: without the runners and the compile worker."""
-    others = {*gateway.pids("gateway.runner_main"), *gateway.pids(WORKER)}
+    others = {*gateway.pids("gateway.running.runner_main"), *gateway.pids(WORKER)}
     return [pid for pid in (gateway.pid, *gateway.pids()) if pid not in others]
 
 

@@ -27,7 +27,7 @@ from onnx.backend.test import data as onnx_data
 
 from benchmarks.networks import mobilenet_v2, smooth_images
 from compilers import hardware, steps, walk
-from compilers.plan import Setting
+from compilers.timing.plan import Setting
 from compilers.worker import run_worker
 from model_store.entities import REFERENCE, Job, Timing, Variant, Verdict
 from model_store.policy import Policy

@@ -31,14 +31,14 @@ STAGES = (
         "hop",
         (
             "gateway/slot", "gateway/wire", "gateway/channel", "gateway/runner", "gateway/post", "gateway/blame",
-            "gateway/instances", "gateway/opening", "gateway/flight", "gateway/batch.py", "gateway/session",
+            "gateway/instances", "gateway/opening", "gateway/flight", "gateway/batching/batch.py", "gateway/session",
             "gateway/sharing", "gateway/lingering",
         ),
     ),
     (
         "queue",
         (
-            "gateway/batcher", "gateway/line.py", "gateway/admission", "gateway/router", "gateway/ranking",
+            "gateway/batcher", "gateway/batching/line.py", "gateway/admission", "gateway/router", "gateway/ranking",
             "gateway/forecast", "gateway/fairness", "gateway/latency", "gateway/curve", "gateway/contest",
             "gateway/splitting", "gateway/padding", "gateway/serve.py", "gateway/standstill",
         ),
@@ -46,7 +46,7 @@ STAGES = (
     (
         "parse",
         (
-            "gateway/fastlane", "gateway/door", "gateway/heads", "gateway/lines.py", "gateway/connection",
+            "gateway/fastlane", "gateway/door", "gateway/heads", "gateway/httpd/lines.py", "gateway/connection",
             "gateway/exchange", "gateway/server",
             "gateway/auth", "uvicorn/",
         ),

@@ -13,13 +13,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from compilers import gate, hardware, planning, proof, walk, words
-from compilers.gate import Finding
+from compilers import hardware, walk, words
 from compilers.isolate import Done, Isolation, StepFailed
 from compilers.keeping import keep
-from compilers.measure import wins
+from compilers.proving import gate, proof
+from compilers.proving.gate import Finding
 from compilers.recipe import Recipe
 from compilers.stepkey import tool_versions
+from compilers.timing import planning
+from compilers.timing.measure import wins
 from compilers.transforming import transform
 from compilers.walk import Subject
 from model_store.entities import (
@@ -46,7 +48,7 @@ class Rejected:
     agreement: Agreement | None = None
     parameters: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of its Evidence (see compilers.proof)."""
+    """Fields of its Evidence (see compilers.proving.proof)."""
 
 
 def publish_reference(version: ModelVersion, isolation: Isolation) -> Variant:

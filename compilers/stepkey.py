@@ -25,16 +25,22 @@ TOOLS = (
 )  # fmt: skip
 
 SOURCES: dict[str, tuple[str, ...]] = {
-    "probe": ("steps", "probing", "synthetic", "samples", "compare", "targets/*"),
+    "probe": ("steps", "proving/probing", "synthetic", "samples", "proving/compare", "targets/*"),
     "calibrate": ("steps", "samples", "calibration/*", "passes/int8_static", "passes/kinds", "passes/shapes"),
     "transform": ("steps", "samples", "anatomy", "structure", "tensor_shapes", "passes/regions"),  # passes: params
     "build": ("steps", "targets/*"),
-    "outputs": ("steps", "feed", "samples", "synthetic", "recording", "targets/*"),
-    "agree": ("steps", "feed", "samples", "synthetic", "recording", "compare", "accuracy", "intervals", "targets/*"),
-    "sensitivity": ("steps", "samples", "sensitivity", "targets/*"),
-    "measure": ("steps", "feed", "samples", "synthetic", "measure", "stopwatch", "intervals", "targets/*"),
+    "outputs": ("steps", "feed", "samples", "synthetic", "proving/recording", "targets/*"),
+    "agree": (
+        "steps", "feed", "samples", "synthetic", "proving/recording", "proving/compare", "proving/accuracy",
+        "intervals", "targets/*",
+    ),
+    "sensitivity": ("steps", "samples", "search/sensitivity", "targets/*"),
+    "measure": (
+        "steps", "feed", "samples", "synthetic", "timing/measure", "timing/stopwatch", "intervals", "targets/*",
+    ),
     "plan": (
-        "steps", "feed", "samples", "synthetic", "measure", "stopwatch", "intervals", "plan", "curves", "targets/*",
+        "steps", "feed", "samples", "synthetic", "timing/measure", "timing/stopwatch", "intervals", "timing/plan",
+        "timing/curves", "targets/*",
     ),
 }  # fmt: skip
 """Step -> the modules that decide its answer: editing one makes the step run again."""

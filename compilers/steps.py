@@ -17,15 +17,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from compilers import accuracy, hardware, probing
-from compilers import measure as timing
-from compilers.compare import Comparison, Mismatch
+from compilers import hardware
 from compilers.feed import Feed
-from compilers.gate import Bounds, Finding
-from compilers.recording import Recorder, Recording
+from compilers.proving import accuracy, probing
+from compilers.proving.compare import Comparison, Mismatch
+from compilers.proving.gate import Bounds, Finding
+from compilers.proving.recording import Recorder, Recording
 from compilers.samples import Samples, chunks, split
 from compilers.structure import structure
 from compilers.targets import Session, TargetFailed, load_target
+from compilers.timing import measure as timing
 from model_store.entities import Signature
 from model_store.expression import Expression, InvalidExpression
 
@@ -128,7 +129,8 @@ def outputs(params: Params, inputs: Inputs) -> Answer:
 def agree(params: Params, inputs: Inputs) -> Answer:
     """Run a variant over the same samples in the same runs and compare with what the reference answered.
 
-    Against `bounds` the first samples may decide (see compilers.accuracy); `decided` then says how, after `samples`.
+    Against `bounds` the first samples may decide (compilers/proving/accuracy.py); `decided` then says how, after
+    `samples`.
     """
     session = open_artifact(params, inputs)
     recording = Recording(inputs["outputs"])
@@ -157,7 +159,7 @@ def sensitivity(params: Params, inputs: Inputs) -> Answer:
     """Rank the nodes of a float model by what quantizing each alone costs, on a few calibration samples."""
     import onnx
 
-    from compilers.sensitivity import ELEMENTWISE, PRODUCTS, measure_sensitivity
+    from compilers.search.sensitivity import ELEMENTWISE, PRODUCTS, measure_sensitivity
 
     samples = Samples.load(inputs["samples"], msgspec.convert(params["signature"], Signature))
     chosen = split(samples.count).calibration[:RANKED_SAMPLES]
@@ -175,7 +177,7 @@ def sensitivity(params: Params, inputs: Inputs) -> Answer:
 
 def plan(params: Params, inputs: Inputs) -> Answer:
     """See what settings and batch sizes are worth, and choose."""
-    from compilers.curves import measured_plan
+    from compilers.timing.curves import measured_plan
 
     return Answer(result={"plan": msgspec.to_builtins(measured_plan(params, inputs))})
 

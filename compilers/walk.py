@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 
 from compilers import hardware
-from compilers.accuracy import Until
-from compilers.gate import Bounds
 from compilers.passes import CALIBRATED, OBSERVED, kinds, source_digest
-from compilers.plan import Setting, by, settings
+from compilers.proving.accuracy import Until
+from compilers.proving.gate import Bounds
 from compilers.recipe import PassSpec, Recipe
 from compilers.stepkey import Step
+from compilers.timing.plan import Setting, by, settings
 from model_store.entities import Artifact, Digest, ModelVersion, Plan
 from model_store.policy import Policy
 

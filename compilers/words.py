@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from compilers.measure import WIN, wins
+from compilers.timing.measure import WIN, wins
 from model_store.entities import Timing, Verdict
 
 NO_SAMPLES = "no samples to prove it right on; register the model with samples and it will be judged"

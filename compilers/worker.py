@@ -22,13 +22,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compilers import pipeline, planning, search, words
+from compilers import pipeline, words
 from compilers.isolate import Isolation, StepFailed, Stopped
 from compilers.lease import Lease
 from compilers.patience import AWAY, patiently
 from compilers.pipeline import Rejected
 from compilers.recipe import candidates, idle_techniques
+from compilers.search import search
 from compilers.tidying import keep_tidy
+from compilers.timing import planning
 from model_store.entities import Job, JobKind, JobState, Variant, Verdict
 from model_store.errors import LeaseLost, NotFound
 from model_store.policy import Policy

@@ -28,11 +28,11 @@ from gateway.accounts import Accounts
 from gateway.auth import Keyring, is_loopback
 from gateway.bodies import BoundedBodies
 from gateway.children import Child
-from gateway.door import Door
 from gateway.errors import APPLICATION_JSON, GatewayError, error_body, status_of, text_of
 from gateway.everyone import Alone, Everyone
 from gateway.fastlane import FastLane
-from gateway.follow import Follower
+from gateway.httpd.door import Door
+from gateway.httpd.server import Server, listen, url_of
 from gateway.logs import LOGGER, event, set_up
 from gateway.routes import (
     aliases,
@@ -48,8 +48,8 @@ from gateway.routes import (
     v2_shared_memory,
     versions,
 )
+from gateway.routing.follow import Follower
 from gateway.serve import Serving
-from gateway.server import Server, listen, url_of
 from gateway.server_controls import ServerControls
 from gateway.settings import Settings
 from gateway.state import Gateway

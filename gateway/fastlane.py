@@ -24,9 +24,9 @@ from gateway.errors import (
     status_of,
     text_of,
 )
-from gateway.heads import fields_of
-from gateway.lines import Header, Lines
-from gateway.ranking import VersionRoute
+from gateway.httpd.heads import fields_of
+from gateway.httpd.lines import Header, Lines
+from gateway.routing.ranking import VersionRoute
 from gateway.serve import Call, Result, Serving, infer, observe, observe_failure
 
 Scope = MutableMapping[str, Any]

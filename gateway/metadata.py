@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from gateway.model_config import PLATFORM
-from gateway.router import RouteTable
+from gateway.routing.router import RouteTable
 from model_store.entities import TensorSpec
 
 

@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gateway.batching.line import DEFAULT_LEVEL, LAST_LEVEL
 from gateway.errors import BadRequest, Unsupported
-from gateway.line import DEFAULT_LEVEL, LAST_LEVEL
-from gateway.ranking import VersionRoute
+from gateway.routing.ranking import VersionRoute
 from model_store.entities import TensorSpec
 
 PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"

@@ -21,7 +21,7 @@ from typing import Any
 from compilers.targets import available
 from gateway.errors import BadRequest, Draining, LoadFailed
 from gateway.model_config import override_from, parse_override
-from gateway.ranking import VersionRoute
+from gateway.routing.ranking import VersionRoute
 from gateway.state import Gateway
 from model_store.entities import VersionStatus
 from model_store.errors import Invalid, NotFound

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from gateway.admission import Admission
-from gateway.batch import Answer
-from gateway.batcher import Batcher
+from gateway.batching.batch import Answer
+from gateway.batching.batcher import Batcher
 from gateway.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -21,14 +21,14 @@ from gateway.errors import (
     Overloaded,
     status_of,
 )
-from gateway.forecast import Forecast
-from gateway.health import Health
 from gateway.metrics import Metrics
-from gateway.ranking import VersionRoute
-from gateway.router import RouteTable
-from gateway.runner import Connect
-from gateway.runner_process import run_child
-from gateway.runners import Runners
+from gateway.routing.forecast import Forecast
+from gateway.routing.health import Health
+from gateway.routing.ranking import VersionRoute
+from gateway.routing.router import RouteTable
+from gateway.running.runner import Connect
+from gateway.running.runner_process import run_child
+from gateway.running.runners import Runners
 from gateway.settings import Settings
 from gateway.shared_memory import Regions
 from gateway.statistics import Cells, Statistics

@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 from gateway.auth import Keyring
 from gateway.children import Child
 from gateway.everyone import Alone, Everyone
-from gateway.follow import Follower
+from gateway.routing.follow import Follower
 from gateway.serve import Serving
 from gateway.server_controls import ServerControls
 from gateway.settings import Settings

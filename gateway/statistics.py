@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from gateway import series
 from gateway.errors import BadRequest
-from gateway.health import Subject
+from gateway.routing.health import Subject
 
 if TYPE_CHECKING:
-    from gateway.router import ModelRoutes, RouteTable
+    from gateway.routing.router import ModelRoutes, RouteTable
 
 _EXACT_SIZES = 512
 """Different batch sizes counted one by one; further ones count as the next power of two, so nobody can grow this."""

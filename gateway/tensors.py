@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.errors import BadRequest
-from gateway.wire import ITEM_BYTES, WireError
+from gateway.running.wire import ITEM_BYTES, WireError
 from model_store.entities import Signature, TensorSpec
 
 _KNOWN_LAYOUTS = 1024

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gateway.codec.v2_reply import JOIN_BELOW, binary_text
 from gateway.codec.v2_request import Plan, Request, plan_of
-from gateway.lines import Header, rendered
+from gateway.httpd.lines import Header, rendered
 from gateway.serve import Result
 from gateway.tensors import Checked, InputCheck, Tensor
 

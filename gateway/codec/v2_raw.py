@@ -9,9 +9,9 @@ from __future__ import annotations
 from math import prod
 
 from gateway.codec.v2_request import Request
-from gateway.ranking import VersionRoute
+from gateway.routing.ranking import VersionRoute
+from gateway.running.wire import ITEM_BYTES
 from gateway.tensors import Tensor, wrong
-from gateway.wire import ITEM_BYTES
 from model_store.entities import TensorSpec
 
 

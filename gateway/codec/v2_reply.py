@@ -11,12 +11,12 @@ from functools import lru_cache
 import msgspec
 import orjson
 
-from gateway.batch import Answer
+from gateway.batching.batch import Answer
 from gateway.classification import classify, refuse_unclassifiable
 from gateway.codec.v2_request import Asked, Place, Request
 from gateway.codec.values import refuse_half, to_json
 from gateway.errors import BadRequest
-from gateway.ranking import VersionRoute
+from gateway.routing.ranking import VersionRoute
 from gateway.serve import Result
 from gateway.shared_memory import Regions
 from gateway.tensors import Tensor, wrong

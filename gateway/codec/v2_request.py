@@ -16,9 +16,9 @@ import msgspec
 
 from gateway.codec.values import PACKED, packed_tensor, to_tensor
 from gateway.errors import BadRequest
+from gateway.running.wire import DATATYPES, MAX_RANK
 from gateway.shared_memory import Regions
 from gateway.tensors import Tensor
-from gateway.wire import DATATYPES, MAX_RANK
 
 _ONE_OF = (
     "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', "

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-RUNNER, WORKER = "gateway.runner_main", "compilers.worker"
+RUNNER, WORKER = "gateway.running.runner_main", "compilers.worker"
 """The modules whose processes `pids` tells apart."""
 
 

@@ -11,9 +11,9 @@ import socket
 from collections.abc import Callable
 
 from gateway.fronts.link import Link
-from gateway.post import Post
-from gateway.runner_process import Death
-from gateway.slots import SlotMemory
+from gateway.running.post import Post
+from gateway.running.runner_process import Death
+from gateway.running.slots import SlotMemory
 
 
 class Borrowed:

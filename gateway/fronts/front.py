@@ -26,11 +26,11 @@ from gateway.fronts.borrowed import Borrowing
 from gateway.fronts.health import CommonHealth
 from gateway.fronts.ledger import Ledger
 from gateway.fronts.link import Link, LinkDown, Verb, first_message
-from gateway.health import Subject
+from gateway.httpd.server import Server
 from gateway.logs import set_up
 from gateway.metrics import inside
+from gateway.routing.health import Subject
 from gateway.serve import Serving
-from gateway.server import Server
 from gateway.settings import Settings
 from gateway.state import Gateway
 

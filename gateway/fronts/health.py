@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from gateway.health import FIRST_S, Health, Subject
+from gateway.routing.health import FIRST_S, Health, Subject
 
 _REMEMBERED = 64
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from gateway.channel import ATTACH
 from gateway.fronts.link import Link
-from gateway.runner_process import Death, RunnerProcess, run_child
-from gateway.slots import SlotMemory, begun_in
+from gateway.running.channel import ATTACH
+from gateway.running.runner_process import Death, RunnerProcess, run_child
+from gateway.running.slots import SlotMemory, begun_in
 
 
 class Loan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 
-from gateway.server import listen
+from gateway.httpd.server import listen
 
 
 def listen_together(host: str, port: int, count: int) -> list[socket.socket]:

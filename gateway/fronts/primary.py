@@ -16,17 +16,17 @@ from typing import Any
 
 from gateway import app
 from gateway.children import Child
-from gateway.connection import Connection
 from gateway.everyone import DEEDS, answer
 from gateway.fronts.health import CommonHealth
 from gateway.fronts.ledger import Ledger
 from gateway.fronts.lending import Lending
 from gateway.fronts.link import Link
 from gateway.fronts.ports import close_all, listen_together, reserve
-from gateway.health import Subject
+from gateway.httpd.connection import Connection
+from gateway.httpd.server import Server
 from gateway.metrics import Inside
+from gateway.routing.health import Subject
 from gateway.serve import Serving
-from gateway.server import Server
 from gateway.settings import Settings
 from gateway.state import Gateway
 from gateway.statistics import Statistics

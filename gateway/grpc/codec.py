@@ -22,7 +22,7 @@ from gateway.errors import BadRequest
 from gateway.grpc import wire
 from gateway.grpc.messages import DecodeError, message
 from gateway.grpc.parameters import Options, options_of, place_of, values_of
-from gateway.ranking import VersionRoute
+from gateway.routing.ranking import VersionRoute
 from gateway.serve import Result
 from gateway.shared_memory import Regions
 from gateway.tensors import Tensor, wrong

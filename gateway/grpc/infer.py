@@ -15,7 +15,7 @@ from gateway.grpc.caller import Caller
 from gateway.grpc.codec import Request
 from gateway.grpc.errors import Code, Refused, refused
 from gateway.grpc.known import Known, Memory
-from gateway.ranking import VersionRoute
+from gateway.routing.ranking import VersionRoute
 from gateway.serve import Call, infer, observe, observe_failure
 from gateway.state import Gateway
 from gateway.tensors import Checked

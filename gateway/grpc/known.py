@@ -11,10 +11,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from gateway.batch import Answer
+from gateway.batching.batch import Answer
 from gateway.grpc import codec, wire
 from gateway.grpc.codec import Plan, Request
-from gateway.ranking import VersionRoute
+from gateway.routing.ranking import VersionRoute
 from gateway.serve import Result
 from gateway.tensors import Checked, InputCheck, Tensor
 

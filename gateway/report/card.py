@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 
-from gateway.ranking import rank, timing_in
 from gateway.report.pareto import Plot, plots
+from gateway.routing.ranking import rank, timing_in
 from model_store.entities import Evidence, Job, JobState, ModelVersion, Timing, Variant
 from model_store.errors import BlobMissing
 from model_store.policy import Policy

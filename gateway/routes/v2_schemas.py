@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.wire import DATATYPES
+from gateway.running.wire import DATATYPES
 
 Schema = dict[str, Any]
 

@@ -170,7 +170,7 @@ def test_samples_count_for_the_innermost_stage():
         "run (asyncio/runners.py:1);infer (gateway/serve.py:9);encode (gateway/codec/v2_reply.py:7) 30\n"
         "run (asyncio/runners.py:1);infer (gateway/serve.py:9) 50\n"
         "run (asyncio/runners.py:1) 15\n"
-        "main (gateway/runner_main.py:3);run (compilers/targets/ort.py:8);deep (onnxruntime/capi.py:1) 5\n"
+        "main (gateway/running/runner_main.py:3);run (compilers/targets/ort.py:8);deep (onnxruntime/capi.py:1) 5\n"
         "no count here\n"
     )
     found = profiles.shares(raw)

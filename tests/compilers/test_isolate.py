@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import compilers
 from compilers import walk
 from compilers.isolate import Isolation, StepFailed, Stopped
 from compilers.reproduce import reproduce_script
@@ -65,6 +66,9 @@ def test_the_sources_of_every_step_exist():
     from compilers.steps import STEPS
 
     assert SOURCES.keys() == STEPS.keys()
+    folder = Path(compilers.__file__).parent
+    patterns = {pattern for sources in SOURCES.values() for pattern in sources}
+    assert [pattern for pattern in sorted(patterns) if not list(folder.glob(f"{pattern}.py"))] == []
 
 
 def test_a_crash_fails_the_step_with_its_signal_and_is_not_remembered(isolation, store, tmp_path, monkeypatch):

@@ -7,9 +7,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compilers import pipeline, walk
 from compilers.isolate import Isolation
-from compilers.measure import wins
 from compilers.recipe import candidates
 from compilers.targets import load_target
+from compilers.timing.measure import wins
 from model_store.entities import Evidence, JobKind, JobState, Verdict, VersionStatus
 from model_store.fsck import fsck
 from model_store.policy import Policy

@@ -5,12 +5,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compilers import gate
-from compilers.compare import Comparison
-from compilers.gate import Finding
 from compilers.passes import PassFailed, run_passes
 from compilers.passes.gptq import gptq
 from compilers.passes.regions import regions
+from compilers.proving import gate
+from compilers.proving.compare import Comparison
+from compilers.proving.gate import Finding
 from compilers.recipe import PassSpec
 from compilers.targets.openvino import OpenVinoCpu
 from compilers.targets.ort import OrtCpu

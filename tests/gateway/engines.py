@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 
 from gateway.codec.values import join_texts, split_texts
-from gateway.health import Subject
-from gateway.ranking import VersionRoute, rank
-from gateway.router import ModelRoutes, RouteTable
+from gateway.routing.health import Subject
+from gateway.routing.ranking import VersionRoute, rank
+from gateway.routing.router import ModelRoutes, RouteTable
 from gateway.serve import Call, Result, Serving, infer
 from gateway.settings import Settings
 from gateway.tensors import Tensor

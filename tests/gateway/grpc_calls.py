@@ -15,9 +15,9 @@ import onnx
 
 from gateway.auth import Keyring
 from gateway.codec.values import join_texts
-from gateway.follow import Follower
 from gateway.grpc.messages import HEALTH, SERVICE, message, methods
 from gateway.grpc.server import GrpcServer
+from gateway.routing.follow import Follower
 from gateway.server_controls import ServerControls
 from gateway.state import Gateway
 from model_store.datatypes import numpy_dtype, v2_name

@@ -13,18 +13,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from gateway import wire
-from gateway.batch import fill
-from gateway.batcher import Batcher
-from gateway.blame import parts
+from gateway.batching.batch import fill
+from gateway.batching.batcher import Batcher
+from gateway.batching.padding import fill_padded
 from gateway.errors import RunnerDied
-from gateway.health import Health, Subject
-from gateway.padding import fill_padded
-from gateway.ranking import VersionRoute, rank
-from gateway.session import Session
+from gateway.routing.health import Health, Subject
+from gateway.routing.ranking import VersionRoute, rank
+from gateway.running import wire
+from gateway.running.blame import parts
+from gateway.running.session import Session
+from gateway.running.wire import Done, Place
 from gateway.statistics import Statistics
 from gateway.tensors import Checked
-from gateway.wire import Done, Place
 from model_store.entities import Signature, TensorSpec
 from tests.gateway.engines import tensor, variant
 
@@ -182,7 +182,7 @@ class NumpyRunner:
 
 
 class Rehearsal:
-    """A batcher with its runners and a pump, as gateway/runners.py has them for many.
+    """A batcher with its runners and a pump, as gateway/running/runners.py has them for many.
 
     `variants` beside the reference, whose target is `home`; each lives in the runner of its target. `plan`: fields of
     everybody's plan.

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from gateway.batch import Answer
+from gateway.batching.batch import Answer
 from gateway.codec import v1
 from gateway.errors import BadRequest
-from gateway.ranking import VersionRoute, rank
+from gateway.routing.ranking import VersionRoute, rank
 from gateway.serve import Result
 from gateway.statistics import Counts
 from model_store.entities import Signature, TensorSpec

@@ -9,12 +9,12 @@ import zlib
 import numpy as np
 import pytest
 
-from gateway.batch import Answer
+from gateway.batching.batch import Answer
 from gateway.classification import classify
 from gateway.codec import compression, v2_raw, v2_reply, v2_request
 from gateway.codec.v2_request import Asked
 from gateway.errors import BadRequest, TooLarge, Unsupported
-from gateway.ranking import VersionRoute, rank
+from gateway.routing.ranking import VersionRoute, rank
 from gateway.serve import Result
 from gateway.shared_memory import Regions
 from gateway.statistics import Counts

@@ -15,9 +15,9 @@ import uvicorn
 from onnx.reference import ReferenceEvaluator
 from uvicorn.server import ServerState
 
-from gateway.connection import Connection
 from gateway.fastlane import FastLane
-from gateway.heads import FIELDS
+from gateway.httpd.connection import Connection
+from gateway.httpd.heads import FIELDS
 from gateway.serve import Serving
 from model_store.datatypes import v2_name
 from tests import zoo

@@ -8,8 +8,8 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.health import Subject
 from gateway.metrics import MAX_MODELS, Metrics
+from gateway.routing.health import Subject
 from gateway.series import Distribution
 from gateway.serve import Serving
 from gateway.statistics import Counts, Statistics

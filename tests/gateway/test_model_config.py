@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import BadRequest, Unsupported
 from gateway.model_config import config_of, limit, override_from, parse_override
-from gateway.ranking import MOST_ROWS, VersionRoute, rank
+from gateway.routing.ranking import MOST_ROWS, VersionRoute, rank
 from tests import zoo
 from tests.gateway.engines import signature_of, variant
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gateway.errors import BadRequest, GatewayError
-from gateway.health import Subject
+from gateway.routing.health import Subject
 from gateway.serve import Call, Serving, infer, observe, observe_failure
 from gateway.statistics import Statistics
 from tests import zoo

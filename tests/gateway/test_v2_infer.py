@@ -17,7 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from gateway.router import ModelRoutes, RouteTable
+from gateway.routing.router import ModelRoutes, RouteTable
 from gateway.shared_memory import Regions
 from tests import zoo
 from tests.gateway.engines import deploy, engine, tensor, until

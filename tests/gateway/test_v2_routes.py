@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import pytest
 
-from gateway.ranking import MOST_ROWS
+from gateway.routing.ranking import MOST_ROWS
 from tests import zoo
 from tests.gateways import RunningGateway
 

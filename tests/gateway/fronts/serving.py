@@ -40,7 +40,7 @@ def runner_pid(gateway: RunningGateway) -> int:
             parent = int((each.parent / "stat").read_text().rsplit(")", 1)[1].split()[1])
         except OSError:
             continue
-        if b"gateway.runner_main" in words and parent == gateway.process.pid:
+        if b"gateway.running.runner_main" in words and parent == gateway.process.pid:
             return int(each.parent.name)
     raise AssertionError("there is no runner")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.fronts.health import CommonHealth
-from gateway.health import Subject
+from gateway.routing.health import Subject
 
 KILLER, OTHER = Subject("m", "1", "killer"), Subject("m", "1", "other")
 

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from gateway.fronts.ledger import Ledger
-from gateway.health import Subject
+from gateway.routing.health import Subject
 from gateway.statistics import Failure, Key, Statistics
 
 MODEL = Subject("m", "1", "reference")

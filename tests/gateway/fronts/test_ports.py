@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from gateway.fronts.ports import close_all, listen_together, reserve
-from gateway.server import listen
+from gateway.httpd.server import listen
 
 
 def accepted(listener: socket.socket) -> int:

@@ -1,0 +1,1 @@
+"""Proof: what a variant answers against what the reference answers, and whether that is enough."""

@@ -1,0 +1,1 @@
+"""Recipes beyond the first candidates: what is tried, in which order, and when it ends."""

@@ -1,0 +1,1 @@
+"""Runners: the processes that hold sessions, from both ends, and the hop between."""
