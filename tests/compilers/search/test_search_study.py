@@ -96,7 +96,7 @@ def test_a_search_killed_anywhere_loses_no_finished_trial(tmp_path):
     """kill -9 in the middle of writing: half a line at the end of the journal, and a lock that was held."""
     code = (
         "import os, sys, pathlib\n"
-        "from tests.compilers.test_search_study import opened, play\n"
+        "from tests.compilers.search.test_search_study import opened, play\n"
         "study = opened(pathlib.Path(sys.argv[1]))\n"
         "play(study, 3)\n"
         "study.ask()\n"

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 
 import numpy as np
-from tests.gateway.test_follow import answers, following, run
+from tests.gateway.routing.test_follow import answers, following, run
 
 from gateway.serve import Serving
 from model_store.entities import REFERENCE, Plan
