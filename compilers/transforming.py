@@ -17,6 +17,6 @@ def transform(subject: Subject, recipe: Recipe, isolation: Isolation) -> Done:
     name = subject.variant_id(recipe)
     if not walk.observes(recipe):
         return isolation.run(walk.transform(subject, recipe), name)
-    prepared = isolation.run(walk.prepare(subject, recipe), name).files["model.onnx"]
+    prepared = isolation.run(walk.prepare(subject, recipe), f"{name}, up to its calibration").files["model.onnx"]
     statistics = isolation.run(walk.calibrate(subject, recipe, prepared), name).files["statistics.npz"]
     return isolation.run(walk.transform(subject, recipe, prepared, statistics), name)

@@ -162,9 +162,10 @@ def _check_natively(model: onnx.ModelProto) -> None:
     """ONNX's own checker, with strict shape inference."""
     try:
         onnx.checker.check_model(model, full_check=True)
-    except UnicodeDecodeError:  # it cannot even quote the name it complains of
-        raise InvalidModel("the model holds names that are no valid UTF-8: it is damaged") from None
     except Exception as exc:  # the native code throws its own kinds and others, about the model all of them
+        # Where it cannot even quote the name it complains of, some Pythons are told so and others nothing.
+        if isinstance(exc, UnicodeDecodeError) or not str(exc):
+            raise InvalidModel("the model holds names that are no valid UTF-8: it is damaged") from None
         raise InvalidModel(f"the ONNX checker refuses the model: {exc}") from None
 
 

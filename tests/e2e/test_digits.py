@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,11 +113,13 @@ def test_served_accuracy_on_held_out_digits_is_that_of_the_reference(served: Ser
 
 @pytest.mark.parametrize("rows", [1, 32])
 def test_route_names_the_variant_that_answers_and_says_why(served: Served, rows: int) -> None:
-    answer = served.client.predict(NAME, {"image": served.data.held_out.images[:rows]})
+    images = served.data.held_out.images[:rows]
+    answers = [served.client.predict(NAME, {"image": images}) for _ in range(15)]
     route = served.client.route(NAME, rows=rows)
-    assert answer.variant == route["variant"]
+    ((typical, _),) = Counter(answer.variant for answer in answers).most_common(1)  # a rival may be tried now and then
+    assert typical == route["variant"]
     assert len(route["why"]) > 20
-    assert answer.stages
+    assert all(answer.stages for answer in answers)
 
 
 def test_every_variant_with_an_artifact_can_be_pinned_and_is_right(served: Served) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import dataclasses
 
 import numpy as np
-from tests.gateway.routing.test_follow import answers, following, run
 
 from gateway.serve import Serving
 from model_store.entities import REFERENCE, Plan
 from tests import zoo
 from tests.gateway.engines import ask, until
+from tests.gateway.routing.test_follow import answers, following, run
 
 
 def setting(serving: Serving, name: str = "big") -> tuple[int, int]:
