@@ -27,31 +27,10 @@ STAGES = (
     ("encode", ("gateway/codec/v2_reply",)),
     ("decode", ("gateway/codec/", "gateway/tensors", "gateway/bodies")),
     ("metrics", ("gateway/statistics", "gateway/series", "gateway/metrics", "gateway/accounts", "gateway/logs")),
-    (
-        "hop",
-        (
-            "gateway/slot", "gateway/wire", "gateway/channel", "gateway/runner", "gateway/post", "gateway/blame",
-            "gateway/instances", "gateway/opening", "gateway/flight", "gateway/batching/batch.py", "gateway/session",
-            "gateway/sharing", "gateway/lingering",
-        ),
-    ),
-    (
-        "queue",
-        (
-            "gateway/batcher", "gateway/batching/line.py", "gateway/admission", "gateway/router", "gateway/ranking",
-            "gateway/forecast", "gateway/fairness", "gateway/latency", "gateway/curve", "gateway/contest",
-            "gateway/splitting", "gateway/padding", "gateway/serve.py", "gateway/standstill",
-        ),
-    ),
-    (
-        "parse",
-        (
-            "gateway/fastlane", "gateway/door", "gateway/heads", "gateway/httpd/lines.py", "gateway/connection",
-            "gateway/exchange", "gateway/server",
-            "gateway/auth", "uvicorn/",
-        ),
-    ),
-)  # fmt: skip
+    ("hop", ("gateway/running/", "gateway/batching/flight", "gateway/batching/batch.py", "gateway/fronts/")),
+    ("queue", ("gateway/batching/", "gateway/routing/", "gateway/admission", "gateway/serve.py")),
+    ("parse", ("gateway/fastlane", "gateway/httpd/", "gateway/auth", "uvicorn/")),
+)
 """Stage -> parts of paths; the first that matches a frame counts. Parse: reading HTTP and writing it, the way in."""
 
 OTHER = "event loop and other"

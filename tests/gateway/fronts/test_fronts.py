@@ -175,8 +175,9 @@ def from_region() -> dict[str, object]:
 def test_whoever_waits_behind_a_long_batch_of_the_other_process_is_late_and_kills_no_runner(gateway, both):
     register(both[0], "slow", zoo.slow())
     before = restarts(both[0])
+    turns = turns_lasting(both[0], 1.0)
     for here, there in (both, both[::-1]):
-        here.connection.request("POST", "/v2/models/slow/infer", slow_body(200_000))
+        here.connection.request("POST", "/v2/models/slow/infer", slow_body(turns))
         time.sleep(0.1)
         hasty = json.loads(infer_body(3)) | {"parameters": {"timeout": 150_000}}
         status, answer = there.ask("POST", "/v2/models/simple/infer", hasty)
@@ -192,6 +193,16 @@ def test_whoever_waits_behind_a_long_batch_of_the_other_process_is_late_and_kill
 def restarts(client: Client) -> float:
     lines = client.ask("GET", "/metrics")[1].splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("forgeway_worker_restarts_total"))
+
+
+def turns_lasting(client: Client, seconds: float) -> int:
+    """How many turns of the slow model take `seconds` on this machine, about."""
+    turns, took = 20_000, []
+    for _ in range(3):
+        began = time.monotonic()
+        assert client.ask("POST", "/v2/models/slow/infer", slow_body(turns))[0] == 200
+        took.append(time.monotonic() - began)
+    return int(turns * seconds / min(took))
 
 
 def slow_body(turns: int) -> bytes:
