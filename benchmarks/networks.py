@@ -6,6 +6,7 @@ spread that trained networks have, which is what quantization meets.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
@@ -51,7 +52,7 @@ def _fitted(network: type[_Network], seed: int) -> onnx.ModelProto:
     return network(seed, statistics=fitted).finish()
 
 
-class _Network:
+class _Network(ABC):
     """With `statistics` None each norm uses its batch's own mean and variance and gives them as outputs."""
 
     name = ""
@@ -62,9 +63,9 @@ class _Network:
         self.measured: dict[str, tuple[int, zoo.Shape]] = {}
         self.norms = 0
 
+    @abstractmethod
     def features(self) -> tuple[str, int]:
         """The last feature map, and its channels."""
-        raise NotImplementedError
 
     def finish(self) -> onnx.ModelProto:
         g = self.graph

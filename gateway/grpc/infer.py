@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gateway.errors import ClientGone, DeadlineExceeded, GatewayError
 from gateway.grpc import caller as calling
 from gateway.grpc import codec
 from gateway.grpc.caller import Caller
-from gateway.grpc.codec import Request
+from gateway.grpc.codec import Plan, Request
 from gateway.grpc.errors import Code, Refused, refused
 from gateway.grpc.known import Known, Memory
 from gateway.routing.ranking import VersionRoute
@@ -98,7 +99,7 @@ class Inference:
         variant: str | None,
     ) -> bytes:
         serving, plan, options = self._serving, known.plan, known.plan.options
-        try:
+        with self._told(plan, received_ns):
             timeout_s = calling.timeout_s(caller, options.timeout_s)
             call = Call(
                 route, (), "", timeout_s, variant, received_ns, time.monotonic_ns(), None, options.priority, checked
@@ -107,13 +108,6 @@ class Inference:
             answer = known.answer(result)
             observe(serving, call, result, time.monotonic_ns())
             return answer
-        except asyncio.CancelledError:
-            gone = ClientGone("the client cancelled the call")
-            observe_failure(serving, plan.model, plan.version, gone, received_ns)
-            raise
-        except Exception as exc:
-            observe_failure(serving, plan.model, plan.version, exc, received_ns)
-            raise
 
     def _learn(self, data: bytes, request: Request) -> None:
         try:
@@ -127,7 +121,7 @@ class Inference:
     async def run(self, request: Request, caller: Caller, received_ns: int, in_stream: bool = False) -> bytes:
         """Answer a decoded request. Raises GatewayError."""
         serving, plan = self._serving, request.plan
-        try:
+        with self._told(plan, received_ns):
             if not self._keyring.is_open:
                 await calling.admit(self._keyring, caller, "POST", f"/v2/models/{plan.model}/infer")
             route = serving.table.resolve(plan.model, plan.version)
@@ -148,12 +142,18 @@ class Inference:
             answer = codec.encode(request, result, self._regions, in_stream)
             observe(serving, call, result, time.monotonic_ns())
             return answer
+
+    @contextmanager
+    def _told(self, plan: Plan, received_ns: int) -> Iterator[None]:
+        """A request that ends in here without an answer is written down."""
+        try:
+            yield
         except asyncio.CancelledError:
             gone = ClientGone("the client cancelled the call")
-            observe_failure(serving, plan.model, plan.version, gone, received_ns)
+            observe_failure(self._serving, plan.model, plan.version, gone, received_ns)
             raise
         except Exception as exc:
-            observe_failure(serving, plan.model, plan.version, exc, received_ns)
+            observe_failure(self._serving, plan.model, plan.version, exc, received_ns)
             raise
 
 
