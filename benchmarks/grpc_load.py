@@ -19,7 +19,7 @@ from typing import cast
 import uvloop
 
 from benchmarks.figures import Figures
-from benchmarks.load import PATIENCE_S, WARM_UP_S, Answer, rate
+from benchmarks.load import WARM_UP_S, Answer, rate, until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -123,9 +123,9 @@ async def run(port: int, connections: int, streams: int, seconds: float, path: s
         (await loop.create_connection(lambda: Connection(path, message, streams, answers), "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
-    await _until(answers, connections, WARM_UP_S)
+    await until(answers, connections, WARM_UP_S)
     answers.clear()
-    await _until(answers, connections * streams * 2 + 1, seconds)
+    await until(answers, connections * streams * 2 + 1, seconds)
     measured = list(answers)
     for connection in made:
         connection.stopping = True
@@ -136,15 +136,6 @@ async def run(port: int, connections: int, streams: int, seconds: float, path: s
         errors=sum(connection.errors for connection in made),
         variants={},
     )
-
-
-async def _until(answers: list[Answer], count: int, seconds: float) -> None:
-    started = time.perf_counter()
-    await asyncio.sleep(seconds)
-    while len(answers) < count:
-        if time.perf_counter() - started > PATIENCE_S:
-            raise TimeoutError(f"only {len(answers)} of {count} answers in {PATIENCE_S:g} s")
-        await asyncio.sleep(0.02)
 
 
 def main() -> None:

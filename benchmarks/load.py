@@ -91,9 +91,9 @@ async def run(port: int, connections: int, seconds: float, request: bytes) -> Fi
         (await loop.create_connection(lambda: Connection(request, answers), "127.0.0.1", port))[1]
         for _ in range(connections)
     ]
-    await _until(answers, connections, WARM_UP_S)
+    await until(answers, connections, WARM_UP_S)
     answers.clear()
-    await _until(answers, LEAST_ROUNDS * connections + 1, seconds)
+    await until(answers, LEAST_ROUNDS * connections + 1, seconds)
     measured = list(answers)
     for connection in made:
         connection.stopping = True
@@ -116,7 +116,8 @@ def rate(moments: Sequence[float], connections: int) -> float:
     return counted / (moments[counted] - moments[0])
 
 
-async def _until(answers: list[Answer], count: int, seconds: float) -> None:
+async def until(answers: list[Answer], count: int, seconds: float) -> None:
+    """Wait for `seconds`, and on until there are `count` answers. Raises TimeoutError."""
     started = time.perf_counter()
     await asyncio.sleep(seconds)
     while len(answers) < count:

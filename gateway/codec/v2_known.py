@@ -12,27 +12,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gateway.codec.again import MOST, MOST_BYTES, Frames, Part, cut
 from gateway.codec.v2_reply import JOIN_BELOW, binary_text
 from gateway.codec.v2_request import Plan, Request, plan_of
 from gateway.httpd.lines import Header, rendered
 from gateway.serve import Result
-from gateway.tensors import Checked, InputCheck, Tensor
-
-MOST_BYTES = 2048
-"""Longer headers are read each time."""
-
-_MOST = 256
-_MOST_FRAMES = 64
-Shapes = tuple[tuple[str, tuple[int, ...], int], ...]
-
-
-class _Part(NamedTuple):
-    """Where an input lies in the body, from the end of the header."""
-
-    start: int
-    end: int
-    datatype: str
-    shape: tuple[int, ...]
+from gateway.tensors import Checked, InputCheck
 
 
 class Frame(NamedTuple):
@@ -62,35 +47,20 @@ class Frame(NamedTuple):
 class Known:
     """One header at one version."""
 
-    __slots__ = ("_frames", "_key", "_nbytes", "_parts", "_rows", "_wanted", "nbytes", "plan")
+    __slots__ = ("_found", "_parts", "frame", "nbytes", "plan")
 
-    def __init__(self, plan: Plan, parts: tuple[_Part, ...], checked: Checked, wanted: tuple[int, ...]) -> None:
+    def __init__(self, plan: Plan, parts: tuple[Part, ...], found: Checked, wanted: tuple[int, ...]) -> None:
         self.plan = plan
         self.nbytes = max((part.end for part in parts), default=0)
         """Of the tensors behind the header."""
+        self.frame = Frames(lambda result: _frame(result, wanted)).around
+        """What goes around the outputs of a result."""
         self._parts = parts
-        self._rows, self._nbytes, self._key = checked.rows, checked.nbytes, checked.key
-        self._wanted = wanted
-        self._frames: dict[tuple[str, Shapes], Frame] = {}
+        self._found = Checked((), found.rows, found.nbytes, found.key)
 
     def checked(self, body: bytes, at: int) -> Checked:
         """The inputs of a body whose header ends at `at` and which is `nbytes` longer."""
-        view = memoryview(body)[at:]
-        inputs = tuple(
-            [Tensor(datatype, shape, view[start:end]) for start, end, datatype, shape in self._parts],
-        )
-        return Checked(inputs, self._rows, self._nbytes, self._key)
-
-    def frame(self, result: Result) -> Frame:
-        """What goes around the outputs of `result`."""
-        answer = result.answer
-        shapes = tuple([(tensor.datatype, tensor.shape, len(tensor.data)) for tensor in answer.outputs])
-        frame = self._frames.get((answer.variant, shapes))
-        if frame is None:
-            if len(self._frames) >= _MOST_FRAMES:
-                self._frames.clear()
-            frame = self._frames[answer.variant, shapes] = _frame(result, self._wanted)
-        return frame
+        return cut(memoryview(body)[at:], self._parts, self._found)
 
 
 def learn(check: InputCheck, body: bytes, at: int, request: Request) -> None:
@@ -109,10 +79,10 @@ def learn(check: InputCheck, body: bytes, at: int, request: Request) -> None:
     places, start = {}, 0
     for given, size in plan.inputs:
         end = start + (size or 0)
-        places[given.name] = _Part(start, end, given.datatype, given.shape)
+        places[given.name] = Part(start, end, given.datatype, given.shape)
         start = end
     parts = tuple(places[spec.name] for spec in check.signature.inputs)
-    if len(check.known) >= _MOST:
+    if len(check.known) >= MOST:
         check.known.clear()
     check.known[body[:at]] = Known(plan, parts, check(request.inputs), wanted)
 

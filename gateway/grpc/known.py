@@ -9,33 +9,16 @@ raw and the last thing in the message, which is how clients write them.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
 
-from gateway.batching.batch import Answer
+from gateway.codec.again import MOST, MOST_BYTES, Frames, Part, cut
 from gateway.grpc import codec, wire
 from gateway.grpc.codec import Plan, Request
 from gateway.routing.ranking import VersionRoute
 from gateway.serve import Result
 from gateway.tensors import Checked, InputCheck, Tensor
 
-MOST_BYTES = 2048
-"""Of what is around the tensors; more is read each time."""
-
-_MOST = 256
 _MOST_ALIKE = 16
 """Of one length: they are looked through one by one."""
-
-_MOST_FRAMES = 64
-Shapes = tuple[tuple[str, tuple[int, ...], int], ...]
-
-
-class _Part(NamedTuple):
-    """Where an input lies in the message."""
-
-    start: int
-    end: int
-    datatype: str
-    shape: tuple[int, ...]
 
 
 class Known:
@@ -44,13 +27,13 @@ class Known:
     __slots__ = ("_around", "_check", "_checked", "_frames", "_parts", "plan")
 
     def __init__(
-        self, check: InputCheck, checked: Checked, plan: Plan, around: list[tuple[int, bytes]], parts: list[_Part]
+        self, check: InputCheck, checked: Checked, plan: Plan, around: list[tuple[int, bytes]], parts: list[Part]
     ) -> None:
         """`around`: the bytes around the tensors, and where they begin."""
         self.plan = plan
         self._check, self._checked = check, checked
         self._around, self._parts = around, parts
-        self._frames: dict[tuple[str, Shapes], list[bytes]] = {}
+        self._frames = Frames(_frame)
 
     def fits(self, data: bytes) -> bool:
         """Whether a message of the same length is such a one."""
@@ -63,21 +46,12 @@ class Known:
         """The inputs of a message that fits; None when it is now another version that answers."""
         if check is not self._check:
             return None
-        view, checked = memoryview(data), self._checked
-        inputs = [Tensor(datatype, shape, view[start:end]) for start, end, datatype, shape in self._parts]
-        return Checked(tuple(inputs), checked.rows, checked.nbytes, checked.key)
+        return cut(memoryview(data), self._parts, self._checked)
 
     def answer(self, result: Result) -> bytes:
         """The serialized answer."""
-        answer = result.answer
-        shapes = tuple([(tensor.datatype, tensor.shape, len(tensor.data)) for tensor in answer.outputs])
-        frame = self._frames.get((answer.variant, shapes))
-        if frame is None:
-            if len(self._frames) >= _MOST_FRAMES:
-                self._frames.clear()
-            frame = self._frames[answer.variant, shapes] = _frame(result.route, answer)
         parts: list[bytes | memoryview] = []
-        for before, tensor in zip(frame, answer.outputs, strict=True):
+        for before, tensor in zip(self._frames.around(result), result.answer.outputs, strict=True):
             parts += (before, tensor.data)
         return b"".join(parts)
 
@@ -107,7 +81,7 @@ class Memory:
         if spans is None or spans[0][0] > MOST_BYTES:
             return
         named = {
-            given.name: _Part(start, end, given.datatype, given.shape)
+            given.name: Part(start, end, given.datatype, given.shape)
             for given, (start, end) in zip(inputs, spans, strict=True)
         }
         parts = [named[spec.name] for spec in check.signature.inputs]
@@ -115,7 +89,7 @@ class Memory:
         checked = Checked((), checked.rows, checked.nbytes, checked.key)
         around = [(0, data[: spans[0][0]])]
         around += [(before[1], data[before[1] : after[0]]) for before, after in pairwise(spans)]
-        if self._count >= _MOST:
+        if self._count >= MOST:
             self._known.clear()
             self._count = 0
         others = [known for known in self._known.get(len(data), ()) if not known.fits(data)]
@@ -137,8 +111,9 @@ def _spans(data: bytes, sizes: list[int]) -> list[tuple[int, int]] | None:
     return spans[::-1]
 
 
-def _frame(route: VersionRoute, answer: Answer) -> list[bytes]:
+def _frame(result: Result) -> list[bytes]:
     """What comes before each output of an answer."""
+    route, answer = result.route, result.answer
     outputs = zip(route.signature.outputs, answer.outputs, strict=True)
     told = tuple((spec.name, tensor.datatype, tensor.shape) for spec, tensor in outputs)
     head = codec.head(route, answer.variant, told)
