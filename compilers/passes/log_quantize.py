@@ -99,16 +99,23 @@ def _additive(rows: np.ndarray, bits: int) -> np.ndarray:
     levels = additive_levels(bits)
     middles = (levels[1:] + levels[:-1]) / 2
     size = np.abs(rows.astype(np.float64))
-    most = size.max(axis=1, initial=0.0)
-    top = np.ceil(SCALES_AN_OCTAVE * np.log2(np.where(most > 0, most, 1.0)) - 1e-3)
+    top = _top(size)
     best, least = np.zeros(rows.shape, np.float32), np.full(len(rows), np.inf)
     for shift in _APOT_SCALES:
         scale = np.exp2((top + shift) / SCALES_AN_OCTAVE)[:, None]
         rounded = (scale * levels[np.searchsorted(middles, size / scale)]).astype(np.float32)
         lost = np.square(size - rounded).sum(axis=1)
-        better = lost < least
+        # A scale that is out of reach of what it rounded to would not be tried, nor found, a second time.
+        better = (lost < least) & (top + shift - _top(rounded.astype(np.float64)) <= _APOT_SCALES[0])
         best[better], least[better] = rounded[better], lost[better]
     return _signed(best, rows)
+
+
+def _top(size: np.ndarray) -> np.ndarray:
+    """The least scale that holds every row of magnitudes, in steps of 2^(1/8); 0 for a row of zeros."""
+    most = size.max(axis=1, initial=0.0)
+    steps: np.ndarray = np.ceil(SCALES_AN_OCTAVE * np.log2(np.where(most > 0, most, 1.0)) - 1e-3)
+    return steps
 
 
 def _signed(size: np.ndarray, like: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from compilers.passes import PassFailed, run_passes
@@ -58,6 +58,7 @@ def test_every_value_is_a_level_and_a_channel_has_no_more_than_its_bits_allow(bi
 
 
 @settings(max_examples=60, deadline=None)
+@example(bits=7, steps=1, apot=True, axis=0, seed=0, magnitude=0.0)
 @given(
     st.integers(4, 8), st.sampled_from([1, 2, 4]), st.booleans(), st.sampled_from([None, 0, 1, -1]),
     st.integers(0, 2**32 - 1), st.floats(-12, 12),
