@@ -1,49 +1,48 @@
 """Is any serving variant slower than the reference in a bucket where it answers? `python -m benchmarks.never_slower`
 
-Over more than twenty models of different kinds, among them the official ONNX ones that are whole models (their weights
-are constants, so only their speed means anything), each is compiled as it would be through the API. Then every pair of
-serving variant and bucket that routing may use is timed *again*, in turns with the reference, in fresh processes and on
-other rounds than its evidence. A pair fails when the fresh interval lies below one; where only its middle does, that
-is told.
+Each model of benchmarks/varied.py is compiled as it would be through the API. Then every pair of serving variant and
+bucket that routing may use is timed *again*, in turns with the reference, in fresh processes and on other rounds than
+its evidence. A pair fails when the fresh interval lies below one; where only its middle does, that is told.
+
+Compiling may share the machine, timing may not, and both take long: with `--kept FOLDER` they are phases of their own
+(`compile`, `time`) that go on where they were ended, by `--for SECONDS` or by a signal.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import chdir
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import onnx
-from onnx.backend.test import data as onnx_data
 
-from benchmarks.networks import mobilenet_v2, smooth_images
+from benchmarks.machine import facts
+from benchmarks.varied import MODELS, samples_of
 from compilers import hardware, steps, walk
 from compilers.timing.plan import Setting
 from compilers.worker import run_worker
-from model_store.entities import REFERENCE, Job, Timing, Variant, Verdict
+from model_store.entities import REFERENCE, Timing, Variant, Verdict
+from model_store.errors import NotFound
 from model_store.policy import Policy
 from model_store.store import ModelStore
 from tests import zoo
 
-OFFICIAL = Path(next(iter(onnx_data.__path__)))
 BUDGET_SECONDS, SECONDS = 240.0, 3.0
-SAMPLES = 120
+TARGETS = ("ort-cpu", "openvino-cpu")
 
 
 @dataclass(frozen=True)
 class Pair:
     """A serving variant in a bucket, as its evidence has it and as it was measured again."""
 
-    model: str
     variant: str
     rows: int
     evidence: Timing
@@ -53,145 +52,179 @@ class Pair:
     def slower(self) -> bool:
         return self.again.speedup_upper < 1.0
 
-
-def _zoo() -> Iterator[tuple[str, Callable[[], onnx.ModelProto]]]:
-    yield "mlp", zoo.mlp
-    yield "mlp-wide", lambda: zoo.mlp(hidden=1024, inputs=512)
-    yield "gemms-16mb", lambda: zoo.big(16)
-    yield "transformer", zoo.transformer
-    yield "transformer-wide", lambda: zoo.transformer(layers=2, width=256)
-    yield "outliers", lambda: zoo.outliers(layers=2, width=256)
-    yield "residual-cnn", zoo.residual_cnn
-    yield "residual-cnn-wide", lambda: zoo.residual_cnn(channels=64, blocks=4, size=32)
-    yield "multi-io", zoo.multi_io
-    yield "simple", zoo.simple
-    yield "strings", zoo.strings
-    yield "scalar-output", zoo.scalar_output
-    yield "fixed-batch", zoo.fixed_batch
-    yield "batch-mixing", zoo.batch_mixing
+    @property
+    def words(self) -> str:
+        mark = "  SLOWER" if self.slower else "  (near one)" if self.again.speedup < 1 else ""
+        interval = f"({self.again.speedup_lower:.2f} to {self.again.speedup_upper:.2f})"
+        speeds = f"evidence {self.evidence.speedup:.2f}x, again {self.again.speedup:.2f}x {interval}"
+        return f"{self.variant} at {self.rows}: {speeds}{mark}"
 
 
-def _official() -> Iterator[tuple[str, Callable[[], onnx.ModelProto]]]:
-    for name in ("squeezenet", "shufflenet", "inception_v1", "inception_v2", "densenet121", "resnet50", "zfnet512"):
-        yield f"onnx-{name}", lambda name=name: onnx.load(OFFICIAL / "light" / f"light_{name}.onnx")
-    for folder, name in (("simple", "single_relu_model"), ("simple", "sign_model"), ("pytorch-converted", "Conv2d"),
-                         ("pytorch-converted", "Linear"), ("pytorch-converted", "PReLU_2d")):  # fmt: skip
-        yield f"onnx-{name}", lambda at=OFFICIAL / folder / f"test_{name}" / "model.onnx": onnx.load(at)
+@dataclass
+class Kept:
+    """What was found out so far, in a file that is replaced whole. `timed`: model -> variant -> its pairs."""
+
+    path: Path
+    machine: dict[str, str] = field(default_factory=facts)
+    timed: dict[str, dict[str, list[Pair]]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Kept:
+        if not path.exists():
+            return cls(path)
+        kept = msgspec.json.decode(path.read_bytes())
+        timed = msgspec.convert(kept["timed"], dict[str, dict[str, list[Pair]]])
+        return cls(path, kept["machine"], timed, kept["failed"])
+
+    def write(self) -> None:
+        fresh = self.path.with_suffix(".new")
+        told: dict[str, Any] = {"machine": self.machine, "failed": self.failed, "timed": self.timed}
+        fresh.write_bytes(msgspec.json.format(msgspec.json.encode(told)) + b"\n")
+        fresh.replace(self.path)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [pair for variants in self.timed.values() for pairs in variants.values() for pair in pairs]
 
 
-MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
-    **dict(_zoo()),
-    "mobilenet-v2": lambda: mobilenet_v2(seed=0),
-    **dict(_official()),
-}
-
-
-def samples_of(name: str, model: onnx.ModelProto) -> Mapping[str, np.ndarray]:
-    if name == "mobilenet-v2":
-        return {"image": smooth_images(SAMPLES, seed=1)}
-    if name == "strings":
-        words = zoo.random_inputs(model, SAMPLES, seed=1)["text"]
-        return {"text": np.array([word.decode() for word in words])}
-    given = zoo.random_inputs(model, SAMPLES, seed=1)
-    fixed = {key: array for key, array in given.items() if len(array) != SAMPLES}
-    return given | {key: np.stack([zoo.random_inputs(model, 1, seed=at)[key] for at in range(24)]) for key in fixed}
-
-
-def compiled(store: ModelStore, name: str, budget_seconds: float) -> list[Variant]:
-    """Register and compile a model as the API would; its variants. Raises RuntimeError where the reference failed."""
+def register(store: ModelStore, name: str, budget_seconds: float) -> None:
+    """As through the API, unless it was before."""
+    if _known(store, name):
+        return
     model = MODELS[name]()
     with tempfile.TemporaryDirectory() as folder:
         upload, packed = Path(folder, "model.onnx"), Path(folder, "samples.npz")
         onnx.save(model, upload)
         zoo.npz(packed, **samples_of(name, model))
         policy = {"budget_seconds": budget_seconds}
-        targets = ("ort-cpu", "openvino-cpu")
-        _, jobs = store.register(name, upload, samples=packed, policy=policy, targets=targets)
+        store.register(name, upload, samples=packed, policy=policy, targets=TARGETS)
+
+
+def ended(store: ModelStore, name: str) -> bool:
+    """Whether the model was registered and every job of it is over."""
+    return _known(store, name) and all(job.state.ended for job in store.catalog.jobs(name))
+
+
+def _known(store: ModelStore, name: str) -> bool:
+    try:
+        return bool(store.catalog.model(name))
+    except NotFound:
+        return False
+
+
+def compile_all(store: ModelStore, kept: Kept, names: Sequence[str], budget_seconds: float, until: float) -> None:
     stop = threading.Event()
     worker = threading.Thread(target=run_worker, args=(store, stop), kwargs={"nice": 0})
     worker.start()
     try:
-        while not all(_ended(store, job) for job in jobs):
-            stop.wait(0.2)
+        for name in names:
+            began = time.monotonic()
+            if ended(store, name) or began >= until:
+                continue
+            register(store, name, budget_seconds)
+            while not ended(store, name) and time.monotonic() < until and worker.is_alive():
+                stop.wait(0.2)
+            errors = [f"{job.target}: {job.error}" for job in store.catalog.jobs(name) if job.error]
+            if errors:
+                kept.failed[name] = "; ".join(errors)
+                kept.write()
+            state = "compiled" if ended(store, name) else "not done yet"
+            print(f"{name:20} {state} after {time.monotonic() - began:.0f} s", "; ".join(errors), flush=True)
     finally:
         stop.set()
         worker.join()
-    return list(store.catalog.variants(name, "1"))
 
 
-def _ended(store: ModelStore, job: Job) -> bool:
-    found = store.catalog.job(job.id)
-    if found.error:
-        raise RuntimeError(f"job {found.id} for {found.target}: {found.error}")
-    return found.state.ended
+def time_all(store: ModelStore, kept: Kept, names: Sequence[str], seconds: float, until: float) -> None:
+    for name in names:
+        if not ended(store, name):
+            print(f"{name:20} is not compiled", flush=True)
+            continue
+        timed = kept.timed.setdefault(name, {})
+        for variant in serving(store, name):
+            if variant.id not in timed and time.monotonic() < until:
+                timed[variant.id] = list(timed_again(store, name, variant, seconds))
+                kept.write()
+                for pair in timed[variant.id]:
+                    print(f"{name:20} {pair.words}", flush=True)
+        if not timed:
+            print(f"{name:20} the reference alone", flush=True)
 
 
-def measured_again(store: ModelStore, name: str, variants: list[Variant], seconds: float) -> Iterator[Pair]:
-    """Every serving variant in every bucket where it is proven, timed once more."""
+def serving(store: ModelStore, name: str) -> list[Variant]:
+    """What may answer besides the reference."""
+    found = store.catalog.variants(name, "1")
+    return [each for each in found if each.verdict is Verdict.SERVING and each.id != REFERENCE and each.evidence]
+
+
+def timed_again(store: ModelStore, name: str, variant: Variant, seconds: float) -> Iterator[Pair]:
+    """The variant in every bucket where it is proven, timed once more, in the setting it serves in."""
     version = store.catalog.version(name, "1")
-    reference = next(variant for variant in variants if variant.id == REFERENCE)
+    reference = next(each for each in store.catalog.variants(name, "1") if each.id == REFERENCE)
     probed = store.catalog.step_result(walk.probe(version).key())
     assert probed is not None and reference.plan is not None
-    for variant in variants:
-        if variant.verdict is not Verdict.SERVING or variant.id == REFERENCE or variant.evidence is None:
-            continue
-        proven = {timing.rows: timing for timing in variant.evidence.timings if timing.speedup_lower > 1.0}
-        subject = walk.Subject(
-            version=version,
-            policy=Policy.model_validate(version.policy),
-            target=variant.target,
-            max_rows=reference.plan.max_rows,
-            guess=probed["result"]["guess"],
-            threads=hardware.usable_cores(),
-            plan=reference.plan,
-        )
-        assert variant.artifact is not None and variant.plan is not None
-        setting = Setting(variant.plan.threads, variant.plan.instances)
-        step = walk.measure(subject, variant.artifact, rows=sorted(proven), seconds=seconds, setting=setting)
-        paths = {key: store.blobs.path(digest) for key, digest in step.inputs.items()}
-        with tempfile.TemporaryDirectory() as folder, chdir(folder):
-            request = msgspec.json.decode(msgspec.json.encode(step.params))
-            answer = msgspec.json.decode(msgspec.json.encode(steps.measure(request, paths).result))
-        for timing in msgspec.convert(answer["timings"], tuple[Timing, ...]):
-            yield Pair(name, variant.id, timing.rows, proven[timing.rows], timing)
+    assert variant.evidence is not None and variant.artifact is not None and variant.plan is not None
+    proven = {timing.rows: timing for timing in variant.evidence.timings if timing.speedup_lower > 1.0}
+    subject = walk.Subject(
+        version=version,
+        policy=Policy.model_validate(version.policy),
+        target=variant.target,
+        max_rows=reference.plan.max_rows,
+        guess=probed["result"]["guess"],
+        threads=hardware.usable_cores(),
+        plan=reference.plan,
+    )
+    setting = Setting(variant.plan.threads, variant.plan.instances)
+    step = walk.measure(subject, variant.artifact, rows=sorted(proven), seconds=seconds, setting=setting)
+    paths = {key: store.blobs.path(digest) for key, digest in step.inputs.items()}
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        request = msgspec.json.decode(msgspec.json.encode(step.params))
+        answer = msgspec.json.decode(msgspec.json.encode(steps.measure(request, paths).result))
+    for timing in msgspec.convert(answer["timings"], tuple[Timing, ...]):
+        yield Pair(variant.id, timing.rows, proven[timing.rows], timing)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.never_slower", description=__doc__)
+    parser.add_argument("phase", nargs="?", choices=("compile", "time", "both"), default="both")
     parser.add_argument("--models", help="names, with commas; all by default", default=",".join(MODELS))
     parser.add_argument("--budget", type=float, default=BUDGET_SECONDS, help="seconds a target may compile")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of timing again, for each variant")
-    parser.add_argument("--json", type=Path, help="keep the figures here")
+    parser.add_argument(
+        "--for", type=float, default=float("inf"), dest="most", help="seconds; then end, to go on later"
+    )
+    parser.add_argument("--kept", type=Path, help="a folder to go on in; without it everything is forgotten but --json")
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
     options = parser.parse_args()
-    pairs: list[Pair] = []
-    told: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        store = ModelStore.open(Path(folder, "data"))
+    until, names = time.monotonic() + options.most, options.models.split(",")
+    for name in names:
+        if name not in MODELS:
+            parser.error(f"no model {name!r}; there are {', '.join(MODELS)}")
+    with tempfile.TemporaryDirectory() as forgotten:
+        folder = options.kept or Path(forgotten)
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = Kept.read(folder / "never-slower.json")
+        store = ModelStore.open(folder / "data")
         try:
-            for name in options.models.split(","):
-                variants = compiled(store, name, options.budget)
-                found = list(measured_again(store, name, variants, options.seconds))
-                pairs += found
-                told += [msgspec.to_builtins(pair) for pair in found]
-                serving = ", ".join(sorted({pair.variant for pair in found})) or "the reference alone"
-                print(f"{name:20} {serving}", flush=True)
-                for pair in found:
-                    mark = "  SLOWER" if pair.slower else "  (near one)" if pair.again.speedup < 1 else ""
-                    print(
-                        f"    {pair.variant} at {pair.rows}: evidence {pair.evidence.speedup:.2f}x, again "
-                        f"{pair.again.speedup:.2f}x ({pair.again.speedup_lower:.2f} to {pair.again.speedup_upper:.2f})"
-                        f"{mark}",
-                        flush=True,
-                    )
+            if options.phase != "time":
+                compile_all(store, kept, names, options.budget, until)
+            if options.phase != "compile":
+                time_all(store, kept, names, options.seconds, until)
+            missing = [name for name in names if not ended(store, name)]
+            missing += [
+                f"{name} {v.id}" for name in kept.timed for v in serving(store, name) if v.id not in kept.timed[name]
+            ]
         finally:
             store.close()
-    if options.json:
-        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(told)))
-    slower = [pair for pair in pairs if pair.slower]
-    models = len(options.models.split(","))
-    print(
-        f"\n{models} models, {len(pairs)} pairs of variant and bucket on {os.cpu_count()} cores: {len(slower)} slower"
-    )
+        kept.write()
+        if options.json:
+            options.json.write_bytes(kept.path.read_bytes())
+    slower = [pair for pair in kept.pairs if pair.slower]
+    near = sum(pair.again.speedup < 1 for pair in kept.pairs) - len(slower)
+    left = f"; still to be done: {', '.join(missing)}" if missing else ""
+    print(f"\n{len(kept.timed)} models, {len(kept.pairs)} pairs of variant and bucket timed again: ", end="")
+    print(f"{len(slower)} slower, {near} near one{left}")
     sys.exit(1 if slower else 0)
 
 

@@ -201,6 +201,9 @@ class Evidence:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """What made it: `passes` (name and parameters, in order); of one that a search found also its `base` candidate and
     the `choice` of every knob."""
+    regions: Mapping[str, Any] = field(default_factory=dict)
+    """Of static int8 as ONNX Runtime runs it: `nodes`, `integer` (kernels by operator), `stray` (conversions between
+    float and int8 left standing); empty: not counted."""
 
 
 @dataclass(frozen=True, slots=True)

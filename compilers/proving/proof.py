@@ -31,10 +31,11 @@ def made_by(recipe: Recipe) -> dict[str, Any]:
 
 
 def arithmetic(transformed: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of Evidence: MACs of a row, and the share of them at each precision as this target runs them."""
+    """Fields of Evidence: MACs of a row, the share of them at each precision as this target runs them, int8 regions."""
     return {
         "macs": transformed.get("macs"),
         "precision_share": at_precision(transformed.get("precision_share", {}), options),
+        "regions": transformed.get("regions", {}),
     }
 
 

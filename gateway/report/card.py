@@ -123,7 +123,7 @@ def gather(store: ModelStore, name: str, version: str) -> Card:
         samples=_samples(store, found, variants),
         tried=tuple(Tried(item, _stored_of(store, item), answers[item.id], _script(store, item)) for item in variants),
         chosen=chosen,
-        plots=plots(variants, {item.id for item in variants if answers[item.id]}),
+        plots=plots(variants, {item.rows: item.variant for item in chosen}),
         open_jobs=tuple(job for job in jobs if job.version == found.version),
         made_at=time.time(),
         forgeway=installed("forgeway"),

@@ -9,7 +9,7 @@ worst hundredth, else the lower bound of top-1 agreement.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from model_store.entities import REFERENCE, Agreement, Timing, Variant, Verdict
@@ -90,8 +90,11 @@ class Plot:
         return tuple(sorted((point for point in self.points if point.on_front), key=lambda point: point.time))
 
 
-def plots(variants: Sequence[Variant], chosen: Collection[str]) -> tuple[Plot, ...]:
-    """A plot for every batch size at which a variant was timed and compared; none where there is nothing to draw."""
+def plots(variants: Sequence[Variant], chosen: Mapping[int, str]) -> tuple[Plot, ...]:
+    """A plot for every batch size at which a variant was timed and compared; none where there is nothing to draw.
+
+    `chosen`: rows -> the variant that answers there.
+    """
     axis = AXES[_asked(variants)]
     found = []
     for rows in sorted({t.rows for v in _compared(variants) if v.evidence for t in v.evidence.timings}):
@@ -99,12 +102,12 @@ def plots(variants: Sequence[Variant], chosen: Collection[str]) -> tuple[Plot, .
         points = [
             point
             for variant, timing in measured
-            if (point := _point(variant, timing, axis, variant.id in chosen)) is not None
+            if (point := _point(variant, timing, axis, variant.id == chosen.get(rows))) is not None
         ]
         if not points:
             continue
         reference = _median([timing.reference_p50_s for _, timing in measured])
-        best = Point(REFERENCE, Verdict.SERVING, 1.0, 1.0, 1.0, reference, axis.most, REFERENCE in chosen)
+        best = Point(REFERENCE, Verdict.SERVING, 1.0, 1.0, 1.0, reference, axis.most, chosen.get(rows) == REFERENCE)
         found.append(Plot(rows, axis, _with_front([best, *points], axis), _gates(variants, axis), reference))
     return tuple(found)
 

@@ -1,8 +1,7 @@
 """The accuracy-latency plot as inline SVG: no script, no font, no picture from elsewhere.
 
 Verdicts differ by shape as well as by colour (disc: serving, ring: eligible, diamond: inconclusive, cross: rejected);
-whatever the plot shows is in the table of variants too, and its description says the main thing in words. Colours are
-the page's; the attributes here are for a reader that leaves its style sheet out.
+whatever the plot shows is in the table of variants too, and its description says the main thing in words.
 """
 
 from __future__ import annotations
@@ -10,9 +9,11 @@ from __future__ import annotations
 import math
 from xml.etree.ElementTree import Element
 
+from gateway.report import strokes
 from gateway.report.markup import E, add
 from gateway.report.pareto import Gate, Plot, Point
-from gateway.report.units import percent, seconds
+from gateway.report.strokes import GRID, hollow, line, tick
+from gateway.report.units import percent, rows, seconds
 from model_store.entities import REFERENCE, Verdict
 
 WIDTH, HEIGHT = 760, 430
@@ -45,12 +46,7 @@ class _Scale:
 
 def draw(plot: Plot) -> Element:
     scale = _Scale(plot)
-    name = f"plot-{plot.rows}"
-    svg = E(
-        "svg", E("title", title(plot), id=f"{name}-title"), E("desc", describe(plot), id=f"{name}-desc"),
-        xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {WIDTH} {HEIGHT}", width=WIDTH, height=HEIGHT, role="img",
-        aria_labelledby=f"{name}-title {name}-desc", font_size=12, font_family="sans-serif", fill="currentColor",
-    )  # fmt: skip
+    svg = strokes.picture(f"plot-{plot.rows}", title(plot), describe(plot), WIDTH, HEIGHT)
     _grid(svg, plot, scale)
     for gate in plot.gates:
         _gate(svg, gate, plot, scale)
@@ -64,11 +60,7 @@ def draw(plot: Plot) -> Element:
 
 
 def title(plot: Plot) -> str:
-    return f"Accuracy against latency at {rows_of(plot.rows)}"
-
-
-def rows_of(rows: int) -> str:
-    return f"{rows} row" + "s" * (rows != 1)
+    return f"Accuracy against latency at {rows(plot.rows)}"
 
 
 def describe(plot: Plot) -> str:
@@ -86,27 +78,21 @@ def describe(plot: Plot) -> str:
 def _grid(svg: Element, plot: Plot, scale: _Scale) -> None:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     last = HEIGHT
-    for tick in plot.axis.ticks:
-        y = scale.y(tick)
-        if scale.low <= plot.axis.place(tick) <= scale.high + 1e-9 and last - y >= 16:
+    for level in plot.axis.ticks:
+        y = scale.y(level)
+        if scale.low <= plot.axis.place(level) <= scale.high + 1e-9 and last - y >= 16:
             last = int(y)
-            told = plot.axis.told(tick) if tick < plot.axis.most else f"≥ {plot.axis.told(tick)}"
-            add(svg, E("line", class_="grid", stroke="#d5d9e0", x1=LEFT, x2=right, y1=y, y2=y))
-            add(svg, E("text", told, class_="tick", font_size=11, x=LEFT - 8, y=y + 4, text_anchor="end"))
+            told = plot.axis.told(level) if level < plot.axis.most else f"≥ {plot.axis.told(level)}"
+            add(svg, line("grid", GRID, (LEFT, y), (right, y)), tick(told, LEFT - 8, y + 4, "end"))
     for share in _SHARES:
         if scale.left <= math.log2(share) <= scale.right:
             x = scale.x(share)
-            add(svg, E("line", class_="grid", stroke="#d5d9e0", x1=x, x2=x, y1=TOP, y2=bottom))
-            add(
-                svg,
-                E("text", f"{100 * share:g} %", class_="tick", font_size=11, x=x, y=bottom + 16, text_anchor="middle"),
-            )
             told = seconds(share * plot.reference_p50_s)
-            add(svg, E("text", told, class_="tick", font_size=11, x=x, y=bottom + 30, text_anchor="middle"))
-    add(svg, E("line", class_="axis", stroke="#565d69", x1=LEFT, x2=right, y1=bottom, y2=bottom))
-    add(svg, E("line", class_="axis", stroke="#565d69", x1=LEFT, x2=LEFT, y1=TOP, y2=bottom))
+            add(svg, line("grid", GRID, (x, TOP), (x, bottom)))
+            add(svg, tick(f"{100 * share:g} %", x, bottom + 16), tick(told, x, bottom + 30))
+    strokes.frame(svg, LEFT, right, TOP, bottom)
     middle = (LEFT + right) / 2
-    words = f"time of {rows_of(plot.rows)}, share of the reference's (median; further left is faster)"
+    words = f"time of {rows(plot.rows)}, share of the reference's (median; further left is faster)"
     add(svg, E("text", words, x=middle, y=HEIGHT - 10, text_anchor="middle"))
     half = (TOP + bottom) / 2
     add(svg, E("text", plot.axis.label, transform=f"translate(14 {half:g}) rotate(-90)", text_anchor="middle"))
@@ -114,33 +100,21 @@ def _grid(svg: Element, plot: Plot, scale: _Scale) -> None:
 
 def _gate(svg: Element, gate: Gate, plot: Plot, scale: _Scale) -> None:
     y, right = scale.y(gate.accuracy), WIDTH - RIGHT
-    line = E("line", class_="gate", stroke="#b3261e", stroke_dasharray="6 4", x1=LEFT, x2=right, y1=y, y2=y)
-    add(svg, add(line, E("title", f"asked of {', '.join(gate.variants)}")))
-    add(
-        svg,
-        E(
-            "text",
-            f"gate {plot.axis.told(gate.accuracy)}",
-            class_="gate-label",
-            font_size=11,
-            fill="#b3261e",
-            x=LEFT + 6,
-            y=y + 13,
-        ),
-    )
+    drawn = line("gate", strokes.GATE, (LEFT, y), (right, y), stroke_dasharray="6 4")
+    add(svg, add(drawn, E("title", f"asked of {', '.join(gate.variants)}")))
+    told, at = f"gate {plot.axis.told(gate.accuracy)}", {"x": LEFT + 6, "y": y + 13}
+    add(svg, E("text", told, class_="gate-label", font_size=11, fill=strokes.GATE, **at))
 
 
 def _front(svg: Element, plot: Plot, scale: _Scale) -> None:
     """As stairs: between two points of the front nothing is known but that the slower one is no worse."""
-    steps: list[str] = []
-    before: Point | None = None
+    steps: list[tuple[float, float]] = []
     for point in plot.front:
-        if before is not None:
-            steps.append(f"{scale.x(point.time):g},{scale.y(before.accuracy):g}")
-        steps.append(f"{scale.x(point.time):g},{scale.y(point.accuracy):g}")
-        before = point
+        if steps:
+            steps.append((scale.x(point.time), steps[-1][1]))
+        steps.append((scale.x(point.time), scale.y(point.accuracy)))
     if len(steps) > 1:
-        add(svg, E("polyline", class_="front", fill="none", stroke="#565d69", points=" ".join(steps)))
+        add(svg, strokes.path_of("front", steps))
 
 
 def _mark(svg: Element, point: Point, scale: _Scale) -> None:
@@ -150,40 +124,18 @@ def _mark(svg: Element, point: Point, scale: _Scale) -> None:
     group = E("g", E("title", f"{tip}, {point.verdict}"), class_=str(point.verdict))
     low, high = scale.x(point.time_lower), scale.x(point.time_upper)
     if high - low > 1:
-        add(group, E("line", class_="interval", stroke="currentColor", x1=low, x2=high, y1=y, y2=y))
+        add(group, line("interval", "currentColor", (low, y), (high, y)))
     if point.chosen:
-        add(group, E("circle", class_="chosen", fill="none", stroke="currentColor", stroke_width=2, cx=x, cy=y, r=10))
+        add(group, hollow("circle", "chosen", cx=x, cy=y, r=10))
     match point.verdict:
         case Verdict.SERVING:
             add(group, E("circle", class_="mark", cx=x, cy=y, r=5))
         case Verdict.ELIGIBLE:
-            add(
-                group, E("circle", class_="hollow", fill="none", stroke="currentColor", stroke_width=2, cx=x, cy=y, r=5)
-            )
+            add(group, hollow("circle", cx=x, cy=y, r=5))
         case Verdict.INCONCLUSIVE:
-            add(
-                group,
-                E(
-                    "path",
-                    class_="hollow",
-                    fill="none",
-                    stroke="currentColor",
-                    stroke_width=2,
-                    d=f"M{x:g} {y - 6:g} l6 6 l-6 6 l-6 -6 z",
-                ),
-            )
+            add(group, hollow("path", d=f"M{x:g} {y - 6:g} l6 6 l-6 6 l-6 -6 z"))
         case Verdict.REJECTED:
-            add(
-                group,
-                E(
-                    "path",
-                    class_="hollow",
-                    fill="none",
-                    stroke="currentColor",
-                    stroke_width=2,
-                    d=f"M{x - 5:g} {y - 5:g} l10 10 m0 -10 l-10 10",
-                ),
-            )
+            add(group, hollow("path", d=f"M{x - 5:g} {y - 5:g} l10 10 m0 -10 l-10 10"))
     add(svg, group)
 
 

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 import msgspec
 
-from gateway.report import bars, plot, repeating, units, variant_table
+from gateway.report import bars, curve, plot, repeating, units, variant_table
 from gateway.report.card import Card, Chosen, Tried
 from gateway.report.markup import Content, E, add
 from model_store.entities import REFERENCE
@@ -33,7 +33,7 @@ def answer(card: Card) -> Iterable[Element]:
 
 
 def _chosen_words(chosen: Chosen) -> Sequence[Content]:
-    told: list[Content] = [f"At {plot.rows_of(chosen.rows)}: ", E("strong", chosen.variant)]
+    told: list[Content] = [f"At {units.rows(chosen.rows)}: ", E("strong", chosen.variant)]
     if chosen.variant == REFERENCE:
         told.append(", the uploaded model itself: nothing was proven right and faster here")
     elif chosen.timing is not None:
@@ -54,10 +54,10 @@ def pareto(card: Card) -> Iterable[Element]:
     for drawn in card.plots:
         caption = E(
             "figcaption",
-            f"{plot.rows_of(drawn.rows)}: discs serve, rings are proven right but not faster, diamonds are not proven; "
-            "a circle around a mark: chosen for some batch size. Bars: 95 % interval. Stairs: what nothing else beats.",
+            f"{units.rows(drawn.rows)}: discs serve, rings are right but no faster, diamonds are unproven, crosses "
+            "are wrong; the circled one answers these batches. Bars: 95 % interval. Stairs: what nothing beats.",
         )
-        yield E("figure", plot.draw(drawn), caption)
+        yield E("figure", variant_table.wide(plot.draw(drawn), plot.title(drawn)), caption)
     shown = {point.variant for drawn in card.plots for point in drawn.points}
     missing = [item for item in card.tried if item.variant.id not in shown and item.variant.id != REFERENCE]
     if missing:
@@ -70,7 +70,7 @@ def tried(card: Card) -> Iterable[Element]:
     if not card.tried:
         yield E("p", "No variant has been judged yet.")
         return
-    yield E("div", variant_table.table(card.tried), class_="wide")
+    yield variant_table.wide(variant_table.table(card.tried), "Every variant")
     yield from variant_table.gates(card.tried)
 
 
@@ -95,23 +95,52 @@ def arithmetic(card: Card) -> Iterable[Element]:
     yield _table("Share of the multiply-accumulates at each precision", ("Variant", "#Per row", "Precision", ""), rows)
 
 
+def regions(card: Card) -> Iterable[Element]:
+    """Whether static int8 stays in int8 between products, or converts forth and back."""
+    known = [item for item in card.tried if item.evidence.regions.get("nodes")]
+    if not known:
+        return
+    yield E("h3", "Regions of int8")
+    rows = []
+    for item in known:
+        found = item.evidence.regions
+        kernels = ", ".join(f"{kind} {number}" for kind, number in found["integer"].items()) or "none"
+        stray = f"{found['stray']} ({units.percent(found['stray'] / found['nodes'])})"
+        rows.append((E("code", item.variant.id), str(found["nodes"]), stray, kernels))
+    caption = (
+        "The graph as ONNX Runtime runs it. Conversions: QuantizeLinear and DequantizeLinear left between kernels; "
+        "each costs time at every run, and below a tenth of the nodes they are few."
+    )
+    yield _table(caption, ("Variant", "#Nodes", "#Conversions left", "Integer kernels"), rows)
+
+
 def sizes(card: Card) -> Iterable[Element]:
     yield E("h2", "Size")
     whole = card.version.size_bytes
     rows: list[Sequence[Content]] = [
         (E("code", "as uploaded"), units.count(card.version.parameters), units.size(whole), "1.00x",
-         units.size(card.model_stored_bytes), _ratio(whole, card.model_stored_bytes))
+         units.size(card.model_stored_bytes), _ratio(whole, card.model_stored_bytes), _memory(card, REFERENCE))
     ]  # fmt: skip
     for item in card.tried:
         if item.variant.artifact is not None and item.variant.id != REFERENCE:
             size = item.variant.artifact.size_bytes
             rows.append(
                 (E("code", item.variant.id), units.count(item.variant.parameters), units.size(size),
-                 _ratio(whole, size), units.size(item.stored_bytes), _ratio(whole, item.stored_bytes))
+                 _ratio(whole, size), units.size(item.stored_bytes), _ratio(whole, item.stored_bytes),
+                 _memory(card, item.variant.id))
             )  # fmt: skip
-    columns = ("Variant", "#Weights", "#Bytes", "#Smaller by", "#Stored", "#Smaller by")
-    caption = "Bytes: the files as a runtime opens them. Stored: what they take on disk now, packed where that pays."
+    columns = ("Variant", "#Weights", "#Bytes", "#Smaller by", "#Stored", "#Smaller by", "#Peak memory")
+    caption = (
+        "Bytes: the files as a runtime opens them. Stored: what they take on disk now, packed where that pays. Peak "
+        "memory: of the process that timed it, its runtime included."
+    )
     yield _table(caption, columns, rows)
+
+
+def _memory(card: Card, variant: str) -> str:
+    return units.size(
+        next((item.evidence.peak_memory_bytes for item in card.tried if item.variant.id == variant), None)
+    )
 
 
 def _ratio(whole: int, part: int | None) -> str:
@@ -190,19 +219,23 @@ def recipes(card: Card) -> Iterable[Element]:
 
 
 def plans(card: Card) -> Iterable[Element]:
-    known = [item for item in card.tried if item.variant.plan is not None]
+    known = [(item.variant.id, item.variant.plan) for item in card.tried if item.variant.plan is not None]
     if not known:
         return
     yield E("h2", "How each is run here")
     rows = []
-    for item in known:
-        plan: dict[str, Any] = msgspec.to_builtins(item.variant.plan)
-        reason = plan.pop("reason", "")
+    for variant, plan in known:
+        facts: dict[str, Any] = msgspec.to_builtins(plan)
+        reason = facts.pop("reason", "")
         for said_elsewhere in ("curve", "objective"):
-            plan.pop(said_elsewhere, None)
-        told = ", ".join(f"{key} {_told(value)}" for key, value in plan.items() if value not in ("", [], ()))
-        rows.append((E("code", item.variant.id), told.replace("_", " "), reason or units.NONE))
+            facts.pop(said_elsewhere, None)
+        told = ", ".join(f"{key} {_told(value)}" for key, value in facts.items() if value not in ("", [], ()))
+        rows.append((E("code", variant), told.replace("_", " "), reason or units.NONE))
     yield _table("Plan of every variant that was built, and why", ("Variant", "Plan", "Reason"), rows)
+    for number, (variant, plan) in enumerate(known):
+        if plan.curve:
+            yield E("h3", "Settings of ", E("code", variant))
+            yield from curve.figure(variant, plan, number)
 
 
 def _told(value: Any) -> str:
@@ -238,9 +271,9 @@ def _facts(facts: Mapping[str, Content]) -> Element:
 
 
 def _table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Content]]) -> Element:
-    return E("div", variant_table.plain(caption, columns, rows), class_="wide")
+    return variant_table.wide(variant_table.plain(caption, columns, rows), caption)
 
 
 ALL: tuple[Callable[[Card], Iterable[Element]], ...] = (
-    answer, pareto, tried, recipes, arithmetic, sizes, sensitivity, data, plans, origins, repeating.section,
+    answer, pareto, tried, recipes, arithmetic, regions, sizes, sensitivity, data, plans, origins, repeating.section,
 )  # fmt: skip

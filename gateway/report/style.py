@@ -30,7 +30,8 @@ p { margin: .4rem 0; max-width: 62rem; }
 code, pre { font: .86em/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere;
   unicode-bidi: isolate; }
 pre { background: var(--pane); border: 1px solid var(--line); padding: .75rem; overflow-x: auto; white-space: pre; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; } figure .wide svg { min-width: 38rem; }
+:focus-visible { outline: 2px solid var(--plain); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .25rem 0 .5rem; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .7rem .4rem 0; border-bottom: 1px solid var(--line); }
@@ -54,6 +55,13 @@ svg .mark { fill: currentColor; stroke: currentColor; stroke-width: 1.5; }
 svg .hollow { fill: var(--paper); stroke: currentColor; stroke-width: 2; }
 svg .chosen { fill: none; stroke: currentColor; stroke-width: 2; }
 svg .name { fill: currentColor; paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }
+svg .limit { stroke: var(--soft); } svg .line polyline { stroke: currentColor; stroke-width: 1.5; }
+svg .line .used { stroke-width: 3; }
+svg .line.one { color: var(--one); } svg .line.two { color: var(--two); } svg .line.three { color: var(--three); }
+svg .line.four { color: var(--four); } svg .line.five { color: var(--five); }
+.panels { display: flex; flex-wrap: wrap; gap: 1rem 2rem; }
+.key { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; list-style: none; margin: .5rem 0; padding: 0; }
+.key svg { display: inline-block; vertical-align: middle; }
 svg .one { fill: var(--one); } svg .two { fill: var(--two); } svg .three { fill: var(--three); }
 svg .four { fill: var(--four); } svg .five { fill: var(--five); }
 details { margin: .5rem 0; } summary { cursor: pointer; }
@@ -61,7 +69,7 @@ a { color: var(--plain); }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --pane: #fff; --line: #bbb;
     --good: #0b6e4f; --plain: #2457a6; --unsure: #8a5a00; --bad: #b3261e;
     --one: #2457a6; --two: #0b6e4f; --three: #b06a00; --four: #7a3e9d; --five: #6b7280; }
-  body { max-width: none; padding: 0; font-size: 10pt; } .wide { overflow: visible; }
+  body { max-width: none; padding: 0; font-size: 10pt; } .wide { overflow: visible; } figure .wide svg { min-width: 0; }
   table { font-size: 8pt; } svg { max-height: 9cm; }
   figure, tbody.variant, tr, dl { break-inside: avoid; } h2, h3 { break-after: avoid; }
   thead { display: table-header-group; }

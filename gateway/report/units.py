@@ -41,6 +41,10 @@ def percent(share: float | None, places: int = 1) -> str:
     return NONE if share is None else f"{100 * share:.{places}f} %"
 
 
+def rows(number: int) -> str:
+    return f"{number} row" + "s" * (number != 1)
+
+
 def times(value: float | None) -> str:
     return NONE if value is None else f"{value:.2f}x"
 

@@ -15,6 +15,8 @@ _WORDS = {
     "cosine": "cosine at least {:g} in the worst hundredth",
     "top1": "top-1 agreement at least {:g} by the lower 95 % bound",
     "max_drop": "label accuracy at most {:g} lower",
+    "metric_least": "the policy's own metric at least {:g}",
+    "metric_most": "the policy's own metric at most {:g}",
 }
 
 
@@ -23,6 +25,11 @@ def plain(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Content]
     head = E("tr", *(_cell("th", name.lstrip("#"), name.startswith("#"), "col") for name in columns))
     body = E("tbody", *(_cells(columns, row) for row in rows))
     return E("table", E("caption", caption), E("thead", head), body)
+
+
+def wide(content: Element, words: str) -> Element:
+    """A pane that scrolls where the screen is narrower than `content`, with the keyboard, too."""
+    return E("div", content, class_="wide", tabindex="0", role="region", aria_label=words)
 
 
 def _cells(columns: Sequence[str], row: Sequence[Content]) -> Element:
@@ -46,7 +53,10 @@ def table(tried: Sequence[Tried]) -> Element:
     drawn = plain(caption, columns, ())
     drawn.remove(drawn[-1])
     for item in tried:
-        reason = E("td", item.variant.reason, class_="reason", colspan=len(columns))
+        told = item.variant.reason
+        if item.evidence.agreement is not None and (own := _own_figures(item.evidence.agreement)):
+            told = f"{told}. {own}" if told else own
+        reason = E("td", told, class_="reason", colspan=len(columns))
         add(drawn, E("tbody", _cells(columns, _row(item)), E("tr", reason), class_="variant"))
     return drawn
 
@@ -86,6 +96,21 @@ def _agreement(agreement: Agreement | None) -> tuple[str, str, str]:
             top1 += f" (≥ {units.percent(agreement.top1_lower)})"
     sqnr = "bit-equal" if agreement.sqnr_db >= 200 else f"{agreement.sqnr_db:.1f} dB"
     return sqnr, f"{agreement.cosine_p1:.6g}", top1
+
+
+def _own_figures(agreement: Agreement) -> str:
+    """What the owner's labels and expression say, where the samples carry labels and the policy has an expression."""
+    told = []
+    if agreement.label_accuracy is not None:
+        held = units.percent(agreement.reference_label_accuracy)
+        told.append(f"Label accuracy {units.percent(agreement.label_accuracy)}, of the reference {held}")
+        if agreement.label_drop_upper is not None:
+            told[-1] += f" (lower by at most {units.percent(max(0.0, agreement.label_drop_upper))}, 95 % bound)"
+    if agreement.metric is not None:
+        told.append(f"The policy's own metric {agreement.metric:.6g}")
+        if agreement.metric_lower is not None and agreement.metric_upper is not None:
+            told[-1] += f" [{agreement.metric_lower:.6g}, {agreement.metric_upper:.6g}]"
+    return ". ".join((*told, "")).rstrip()
 
 
 def _lines(texts: Iterable[str]) -> Element:

@@ -111,15 +111,33 @@ def test_the_script_repeats_the_steps(isolation, store, tmp_path):
     agreeing = {f"artifact/{name}": digest for name, digest in built.files.items()}
     isolation.trail.append((Step("probe", walk.probe(isolation.version).params | {
         "target": "openvino-cpu", "options": {"precision": "f32"}}, agreeing), {}))  # fmt: skip
-    script = tmp_path / "reproduce.sh"
-    script.write_bytes(reproduce_script("mlp's engine", isolation.trail))
-    data = store.blobs.root.parent
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["sh", str(script), str(data), str(tmp_path / "again")],
-        env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    script = reproduce_script("mlp's engine", isolation.trail)
+    done = repeated(script, store, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert str(data) not in script.read_text()
+    assert str(store.blobs.root.parent).encode() not in script
     for folder in ("1-probe", "2-build", "3-probe"):
         assert b'"refused":null' in (tmp_path / "again" / folder / "answer.json").read_bytes()
+    for name, digest in built.files.items():
+        assert f"same: {tmp_path}/again/2-build/{name} {digest}" in done.stdout.splitlines()
+
+
+def test_the_script_says_which_file_came_out_differently(isolation, store, tmp_path):
+    model = {"model": isolation.version.model}
+    build = Step("build", {"target": "openvino-cpu", "options": {"precision": "f32"}}, model)
+    files = {"model.xml": "0" * 64, "model.bin": isolation.run(build, "ov").files["model.bin"]}
+    done = repeated(reproduce_script("engine", [(build, files), (build, files)]), store, tmp_path)
+    assert done.returncode == 1
+    told = [line.partition(",")[0] for line in done.stderr.splitlines() if "DIFFERS" in line]
+    assert told == [f"DIFFERS: {tmp_path}/again/{number}-build/model.xml" for number in (1, 2)]
+    assert done.stdout.count("same: ") == 2
+
+
+def repeated(script, store, tmp_path):
+    """Run a script as a reader of the card would, in a folder of its own."""
+    saved = tmp_path / "reproduce.sh"
+    saved.write_bytes(script)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["sh", str(saved), str(store.blobs.root.parent), str(tmp_path / "again")],
+        env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip

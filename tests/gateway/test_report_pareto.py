@@ -40,10 +40,11 @@ def test_the_front_holds_what_nothing_beats_in_both() -> None:
         measured("a.beaten", 1.9, at(40.0)),
         measured("a.slow", 0.5, at(119.0)),
     ]
-    first, second = plots(tried, {"a.fast"})
+    first, second = plots(tried, {1: "a.fast", 8: "a.right"})
     assert (first.rows, second.rows) == (1, 8)
     assert [point.variant for point in first.front] == ["a.fast", "a.right", REFERENCE]
     assert [point.variant for point in first.points if point.chosen] == ["a.fast"]
+    assert [point.variant for point in second.points if point.chosen] == ["a.right"]
     fast = next(point for point in second.points if point.variant == "a.fast")
     assert fast.time == pytest.approx(1 / 8)
     assert fast.time_lower < fast.time < fast.time_upper
@@ -52,8 +53,8 @@ def test_the_front_holds_what_nothing_beats_in_both() -> None:
 
 def test_nothing_is_drawn_of_what_was_not_compared_or_not_timed() -> None:
     rejected = replace(variant(VERSION, "a.wrong"), evidence=replace(EVIDENCE, timings=()))
-    assert plots([variant(VERSION), rejected, measured("a.unjudged", 2.0, None)], set()) == ()
-    assert plots([], set()) == ()
+    assert plots([variant(VERSION), rejected, measured("a.unjudged", 2.0, None)], {}) == ()
+    assert plots([], {}) == ()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_nothing_is_drawn_of_what_was_not_compared_or_not_timed() -> None:
     ],
 )
 def test_accuracy_is_the_figure_the_gate_asks_for(gate: dict[str, float], axis: str, value: float) -> None:
-    plot, _ = plots([measured("a.int8", 2.0, gate=gate)], set())
+    plot, _ = plots([measured("a.int8", 2.0, gate=gate)], {})
     assert plot.axis.key == axis
     assert plot.points[1].accuracy == value
     assert [line.accuracy for line in plot.gates] == ([gate[axis]] if axis in gate else [])
@@ -75,7 +76,7 @@ def test_accuracy_is_the_figure_the_gate_asks_for(gate: dict[str, float], axis: 
 
 def test_gates_are_told_apart_by_whom_they_were_asked_of() -> None:
     tried = [measured("a.int8", 2.0, gate={"sqnr_db": 20.0}), measured("a.bf16", 1.5, gate={"sqnr_db": 30.0})]
-    plot, _ = plots(tried, set())
+    plot, _ = plots(tried, {})
     assert [(gate.accuracy, gate.variants) for gate in plot.gates] == [(20.0, ("a.int8",)), (30.0, ("a.bf16",))]
 
 
@@ -87,7 +88,7 @@ def test_every_mark_lies_inside_the_picture(speedups: tuple[float, float], level
         for n, (speed, level) in enumerate(zip(speedups, levels, strict=True))
     ]
     for verdict in Verdict:
-        svg = draw(plots([replace(item, verdict=verdict) for item in tried], {"a.0"})[0])
+        svg = draw(plots([replace(item, verdict=verdict) for item in tried], {1: "a.0"})[0])
         for element in svg.iter():
             for key, most in (("x", 760), ("x1", 760), ("x2", 760), ("cx", 760), ("y1", 430), ("y2", 430), ("cy", 430)):
                 assert 0 <= float(element.get(key, "0")) <= most, tostring(element)
