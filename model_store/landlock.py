@@ -45,6 +45,8 @@ def restrict_files(writable: Sequence[str] | None, readable: Sequence[str] | Non
         handled &= ~_READ
     else:
         rules += [(path, _READ) for path in (*readable, *_SYSTEM, *python_paths())]
+        # An import lists the folder that its package lies in; of a checkout that is all that may be seen.
+        rules.append((str(Path(__file__).resolve().parent.parent), _READ_DIR))
     if writable is None:
         handled &= ~write
     else:

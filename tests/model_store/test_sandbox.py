@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from model_store import landlock
 from model_store.landlock import landlock_version
 from model_store.sandbox import GIB, Limits, Outcome, child_environment, command, run_confined, spawn_confined
 
@@ -280,3 +284,30 @@ def _until(condition, seconds: float = 15.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came true"
         time.sleep(0.02)
+
+
+@pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
+def test_a_checkout_that_is_not_installed_is_importable_and_nothing_else_of_it_is_read(tmp_path):
+    checkout, work = tmp_path / "checkout", tmp_path / "work"
+    shutil.copytree(Path(landlock.__file__).parent, checkout / "model_store")
+    (checkout / "room").mkdir()
+    (checkout / "room" / "__init__.py").touch()
+    (checkout / "secret.txt").write_text("of the owner")
+    work.mkdir()
+    source = f"""
+        import subprocess, sys
+        if __name__ == "__main__":
+            subprocess.run([sys.executable, "-c", "import room.steps"], check=True)
+            try:
+                open({str(checkout / "secret.txt")!r})
+            except PermissionError:
+                print("not read")
+    """
+    (checkout / "room" / "steps.py").write_text(textwrap.dedent(source))
+    limits = replace(QUICK, readable=(str(work), str(checkout / "room")), writable=(str(work),))
+    encoded = msgspec.json.encode(asdict(limits)).decode()
+    done = subprocess.run(
+        [sys.executable, "-m", "model_store.sandbox", encoded, "room.steps"],
+        cwd=work, env=os.environ | {"PYTHONPATH": str(checkout)}, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "not read\n"), done.stderr
