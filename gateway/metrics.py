@@ -1,7 +1,7 @@
-"""Every metric of the gateway, named here and nowhere else; what requests and batches cost is read from statistics.py.
+"""Every metric of our own, named here and nowhere else; what requests and batches cost is read from statistics.py.
 
-Names, labels and buckets: OPERATIONS 2.1, and Triton's `nv_inference_*` counters beside them so that dashboards made
-for it work. One process owns all of it: runners report their times with each answer.
+Names, labels and buckets: OPERATIONS 2.1; beside them stand Triton's counters (triton_counters.py). One process owns it
+all: runners report their times with each answer.
 """
 
 from __future__ import annotations
@@ -14,24 +14,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from compilers.targets import TARGETS
-from gateway import series
+from gateway import series, triton_counters
+from gateway.readings import Readings
 from gateway.series import Distribution
-from gateway.statistics import Counts, Failure, Statistics
+from gateway.statistics import Statistics
 from model_store.entities import Variant
 
 if TYPE_CHECKING:
     from gateway.serve import Serving
 
-MAX_MODELS = 500
-"""Models beyond this many share the label `other`: a scrape must stay bounded."""
-
 COMPILE_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _SHED, _DB_ERRORS = "shed", "db_error"
 _SHED_REASONS = ("queue_full", "deadline", "rate_limit", "draining", "memory")
-_FAILURES = {
-    "queue_full": "REJECTED", "deadline": "REJECTED", "draining": "REJECTED", "memory": "REJECTED",
-    "rate_limit": "REJECTED", "cancelled": "CANCELED", "model_failed": "BACKEND", "runner_died": "BACKEND",
-}  # fmt: skip
 
 
 class Inside(NamedTuple):
@@ -49,38 +43,13 @@ def inside(serving: Serving) -> Inside:
     return Inside(serving.admission.inflight, serving.admission.limit, depths)
 
 
-class _Series:
-    """What is read for one set of labels: the counts of one variant, or of all that share the label `other`."""
-
-    def __init__(self) -> None:
-        self.request, self.queue, self.infer = series.seconds(), series.seconds(), series.seconds()
-        self.decode, self.encode = series.seconds(), series.seconds()
-        self.batch = series.rows()
-        self.executions = self.rows = self.input_ns = self.output_ns = 0
-        self.why: Tally[str] = Tally()
-
-    def add(self, counts: Counts) -> None:
-        self.request.merge(counts.request)
-        self.queue.merge(counts.queue)
-        self.infer.merge(counts.infer)
-        self.decode.merge(counts.decode)
-        self.encode.merge(counts.encode)
-        for rows, (times, *_) in counts.batches.items():
-            self.batch.add(rows, times)
-        self.executions += counts.executions
-        self.rows += counts.rows
-        self.input_ns += counts.input_ns
-        self.output_ns += counts.output_ns
-        self.why.update({why: times[0] for why, times in counts.why.items()})
-
-
 class Metrics:
     """Renders text: `statistics`, and the few facts that are only metrics and come in here."""
 
     def __init__(self, statistics: Statistics) -> None:
         self.registry = CollectorRegistry()
         self._statistics = statistics
-        self._models: set[str] = set()
+        self._readings = Readings(statistics)
         self._serving: Serving | None = None
         registry = self.registry
         ProcessCollector(registry=registry)
@@ -140,7 +109,7 @@ class Metrics:
 
     def proven(self, variant: Variant) -> None:
         """Publish the figures a variant was proven with."""
-        labels = (self._bounded(variant.name), variant.version, variant.id, variant.target)
+        labels = (self._readings.bounded(variant.name), variant.version, variant.id, variant.target)
         evidence = variant.evidence
         if evidence is None:
             return
@@ -160,40 +129,18 @@ class Metrics:
         """Everything, in the Prometheus text format 0.0.4. `others`: the other processes of this gateway."""
         return generate_latest(self.registry) + ("\n".join(self._lines(others)) + "\n").encode()
 
-    def _bounded(self, model: str) -> str:
-        if model not in self._models:
-            if len(self._models) >= MAX_MODELS:
-                return "other"
-            self._models.add(model)
-        return model
-
-    def _series(self) -> dict[tuple[str, str, str, str], _Series]:
-        found: dict[tuple[str, str, str, str], _Series] = {}
-        for one in self._statistics.everyones():
-            for key, counts in one.by_variant.items():
-                if counts.successes or counts.batches:
-                    found.setdefault((self._bounded(key.model), *key[1:]), _Series()).add(counts)
-        return found
-
-    def _failures(self) -> Tally[Failure]:
-        found: Tally[Failure] = Tally()
-        for one in self._statistics.everyones():
-            for failure, (count, _) in one.failures.items():
-                found[failure._replace(model=self._bounded(failure.model))] += count
-        return found
-
     def _lines(self, others: Sequence[Inside]) -> Iterator[str]:
-        found = self._series()
+        found = self._readings.series()
         which = [
-            (series.label_pairs(tuple(zip(("model", "version", "variant", "target"), key, strict=True))), one)
+            (series.pairs(**dict(zip(("model", "version", "variant", "target"), key, strict=True))), one)
             for key, one in found.items()
         ]
-        failures = self._failures()
+        failures = self._readings.failures()
         yield series.head("forgeway_requests_total", "counter", "Predictions by outcome")
         for labels, one in which:
             yield f'forgeway_requests_total{{{labels},code="200",reason="ok"}} {one.request.count}'
         for (model, version, code, reason), count in failures.items():
-            pairs = _pairs(model=model, version=version, variant="", target="", code=str(code), reason=reason)
+            pairs = series.pairs(model=model, version=version, variant="", target="", code=str(code), reason=reason)
             yield f"forgeway_requests_total{{{pairs}}} {count}"
         yield from _histogram(
             "forgeway_request_duration_seconds", "From the request's arrival to its encoded answer",
@@ -224,7 +171,7 @@ class Metrics:
         yield series.head("forgeway_db_errors_total", "counter", "Failed reads of the catalog")
         yield f"forgeway_db_errors_total {float(self._statistics.times(_DB_ERRORS))}"
         yield from self._gauges(others)
-        yield from self._triton(found, failures)
+        yield from triton_counters.lines(found, failures)
 
     def _gauges(self, others: Sequence[Inside]) -> Iterator[str]:
         serving = self._serving
@@ -247,59 +194,18 @@ class Metrics:
         ):
             yield series.head(name, "gauge", words)
             for (model, version), depth in depths.items():
-                yield f"{name}{{{_pairs(model=model, version=version)}}} {depth}"
+                yield f"{name}{{{series.pairs(model=model, version=version)}}} {depth}"
         yield series.head("forgeway_workers", "gauge", "Runners that are ready")
         for target, facts in serving.runners.state().items():
             accelerator, runtime = _hardware(target)
-            pairs = _pairs(accelerator=accelerator, runtime=runtime, target=target)
+            pairs = series.pairs(accelerator=accelerator, runtime=runtime, target=target)
             yield f"forgeway_workers{{{pairs}}} {int(facts['ready'])}"
-
-    def _triton(self, found: Mapping[tuple[str, str, str, str], _Series], failed: Tally[Failure]) -> Iterator[str]:
-        """Triton's core counters: per model and version, durations are sums in microseconds."""
-        totals: dict[tuple[str, str], Tally[str]] = {}
-        for (model, version, _, _), one in found.items():
-            total = totals.setdefault((model, version), Tally())
-            total["request_success"] += one.request.count
-            total["count"] += one.rows
-            total["exec_count"] += one.executions
-            total["request_duration_us"] += one.request.total
-            total["queue_duration_us"] += one.queue.total
-            total["compute_input_duration_us"] += one.input_ns
-            total["compute_infer_duration_us"] += one.infer.total
-            total["compute_output_duration_us"] += one.output_ns
-        for name, words in _TRITON.items():
-            yield series.head(f"nv_inference_{name}", "counter", words)
-            for (model, version), total in totals.items():
-                value = total[name] // 1000 if name.endswith("_us") else total[name]
-                yield f"nv_inference_{name}{{{_pairs(model=model, version=version)}}} {value}"
-        failures: Tally[tuple[str, str, str]] = Tally()
-        for (model, version, _, reason), count in failed.items():
-            failures[model, version, _FAILURES.get(reason, "OTHER")] += count
-        yield series.head("nv_inference_request_failure", "counter", "Failed requests")
-        for (model, version, reason), count in failures.items():
-            yield f"nv_inference_request_failure{{{_pairs(model=model, version=version, reason=reason)}}} {count}"
-
-
-_TRITON = {
-    "request_success": "Answered requests",
-    "count": "Rows answered",
-    "exec_count": "Batches run",
-    "request_duration_us": "Request time",
-    "queue_duration_us": "Queue time",
-    "compute_input_duration_us": "Time to get inputs to the runtime",
-    "compute_infer_duration_us": "Time in the runtime",
-    "compute_output_duration_us": "Time to get outputs back",
-}
 
 
 def _histogram(name: str, words: str, parts: Iterable[tuple[str, Distribution]]) -> Iterator[str]:
     yield series.head(name, "histogram", words)
     for labels, distribution in parts:
         yield from distribution.lines(name, labels)
-
-
-def _pairs(**labels: str) -> str:
-    return series.label_pairs(tuple(labels.items()))
 
 
 def _hardware(target: str) -> tuple[str, str]:

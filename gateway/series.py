@@ -13,7 +13,6 @@ from collections.abc import Iterable, MutableSequence, Sequence
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _NOTHING = -(2**63)
-Labels = tuple[tuple[str, str], ...]
 
 
 class Distribution:
@@ -78,9 +77,9 @@ def rows() -> Distribution:
     return Distribution(ROWS, 1.0)
 
 
-def label_pairs(labels: Labels) -> str:
+def pairs(**labels: str) -> str:
     """`a="x",b="y"` with values escaped as the text format demands."""
-    return ",".join(f'{name}="{_escape(value)}"' for name, value in labels)
+    return ",".join(f'{name}="{_escape(value)}"' for name, value in labels.items())
 
 
 def head(name: str, kind: str, words: str) -> str:

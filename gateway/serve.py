@@ -12,6 +12,7 @@ import msgspec
 from gateway.admission import Admission
 from gateway.batching.batch import Answer
 from gateway.batching.batcher import Batcher
+from gateway.counts import Cells
 from gateway.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -31,7 +32,7 @@ from gateway.running.runner_process import run_child
 from gateway.running.runners import Runners
 from gateway.settings import Settings
 from gateway.shared_memory import Regions
-from gateway.statistics import Cells, Statistics
+from gateway.statistics import Statistics
 from gateway.tensors import Checked, Tensor, wrong
 
 REFERENCE_TARGET = "ort-cpu"

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Protocol
 
 from model_store import packed as packed_files
+from model_store.durable import make_durable, sync_folder, write_all
 from model_store.entities import Digest
 from model_store.errors import BlobMissing
 from model_store.packing import Damaged
@@ -58,7 +59,7 @@ class LocalBlobs:
         self._blobs = root / "sha256"
         self._incoming = root / "incoming"
         for folder in (root, self._blobs, self._incoming):
-            _make_durable(folder)
+            make_durable(folder)
 
     def put(self, file: Path) -> tuple[Digest, int]:
         """Copy a file in and return (digest, size in bytes), durable. A blob that is there already is written anew."""
@@ -220,7 +221,7 @@ class LocalBlobs:
             added = plain.stat().st_mtime_ns
             os.utime(incoming, ns=(added, added))
             incoming.replace(packed)
-            _sync_folder(packed.parent)
+            sync_folder(packed.parent)
 
     def _unpack(self, digest: Digest, packed: Path, plain: Path) -> None:
         """Bring the plain file back beside its packed twin, as durable as any: who finds it trusts it."""
@@ -237,7 +238,7 @@ class LocalBlobs:
                 raise BlobMissing(f"blob {digest} cannot be unpacked: {exc}") from exc
             os.utime(incoming, ns=(time.time_ns(), added))
             incoming.replace(plain)
-            _sync_folder(plain.parent)
+            sync_folder(plain.parent)
 
     @contextlib.contextmanager
     def _making(self, suffix: str = "") -> Iterator[Path]:
@@ -256,7 +257,7 @@ class LocalBlobs:
             try:
                 while chunk := read():
                     hashed.update(chunk)
-                    _write_all(fd, chunk)
+                    write_all(fd, chunk)
                     size += len(chunk)
                 os.fsync(fd)
             finally:
@@ -270,11 +271,11 @@ class LocalBlobs:
 
     def _publish(self, incoming: Path, digest: Digest) -> None:
         place = self._place(digest)
-        _make_durable(place.parent)
+        make_durable(place.parent)
         # Replacing what is there rather than keeping it renews its age (a collector must not take bytes whose row is
         # about to be written) and heals a damaged blob; readers of the old file keep it.
         incoming.replace(place)
-        _sync_folder(place.parent)
+        sync_folder(place.parent)
         place.with_name(digest + packed_files.SUFFIX).unlink(
             missing_ok=True
         )  # it may be damaged; what was put is whole
@@ -294,24 +295,3 @@ def _stat(place: Path) -> os.stat_result | None:
 def _size(place: Path) -> int | None:
     stat = _stat(place)
     return None if stat is None else stat.st_size
-
-
-def _write_all(fd: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def _make_durable(folder: Path) -> None:
-    if not folder.is_dir():
-        _make_durable(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from gateway.counts import Counts
 from gateway.running.slots import aligned
 from gateway.running.wire import Done, Place, check_place
-from gateway.statistics import Counts
 from gateway.tensors import Checked, Tensor, row_ends
 
 

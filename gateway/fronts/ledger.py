@@ -22,8 +22,9 @@ from typing import NamedTuple, cast
 
 import msgspec
 
+from gateway.counts import Counts, OwnCells
 from gateway.logs import event
-from gateway.statistics import Counts, Failure, Key, OwnCells, Statistics
+from gateway.statistics import Failure, Key, Statistics
 
 LEDGER_BYTES = 64 << 20
 """Room for the counts of more than ten thousand variants; memory is used only for those there are."""

@@ -9,10 +9,10 @@ import pytest
 
 from gateway.batching.batch import Answer
 from gateway.codec import v1
+from gateway.counts import Counts
 from gateway.errors import BadRequest
 from gateway.routing.ranking import VersionRoute, rank
 from gateway.serve import Result
-from gateway.statistics import Counts
 from model_store.entities import Signature, TensorSpec
 from tests.gateway.engines import array, tensor, variant
 

@@ -13,11 +13,11 @@ from gateway.batching.batch import Answer
 from gateway.classification import classify
 from gateway.codec import compression, v2_raw, v2_reply, v2_request
 from gateway.codec.v2_request import Asked
+from gateway.counts import Counts
 from gateway.errors import BadRequest, TooLarge, Unsupported
 from gateway.routing.ranking import VersionRoute, rank
 from gateway.serve import Result
 from gateway.shared_memory import Regions
-from gateway.statistics import Counts
 from gateway.tensors import InputCheck
 from model_store.entities import Signature, TensorSpec
 from tests.gateway.engines import array, tensor, variant

@@ -8,11 +8,13 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.metrics import MAX_MODELS, Metrics
+from gateway.counts import Counts
+from gateway.metrics import Metrics
+from gateway.readings import MAX_MODELS
 from gateway.routing.health import Subject
 from gateway.series import Distribution
 from gateway.serve import Serving
-from gateway.statistics import Counts, Statistics
+from gateway.statistics import Statistics
 from tests.gateway.engines import settings, variant
 
 MS = 1_000_000

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.batching.batch import Answer
 from gateway.batching.splitting import cut, join
-from gateway.statistics import Counts
+from gateway.counts import Counts
 from gateway.tensors import Checked
 from tests.gateway.engines import array, tensor
 
