@@ -89,12 +89,11 @@ def _measure(name: str, samples: int, by: str) -> str:
 def _calibrate(folder: Path, tensor: str, by: str) -> None:
     shape = tuple(json.loads((folder / "samples.json").read_text()))
     rows = SpooledRows(folder / "samples", shape, np.dtype(np.float32))
-    uploaded = onnx.load(folder / "model.onnx")
     if by == "nncf":
         specs = [PassSpec("fold-batch-norm"), PassSpec("int8-nncf", {"samples": len(rows)})]
-        onnx.save(run_passes(uploaded, specs, {tensor: rows}), folder / "quantized.onnx")
+        onnx.save(run_passes(onnx.load(folder / "model.onnx"), specs, {tensor: rows}), folder / "quantized.onnx")
     else:
-        model = ir.from_proto(with_shapes(uploaded))
+        model = ir.from_proto(with_shapes(onnx.load(folder / "model.onnx")))
         calibrate(model, {tensor: rows}, folder / "statistics.npz", tensors=usual_tensors(model), grams=by == "grams")
     print(json.dumps({"peak": peak_memory_bytes(), "cpu_s": time.process_time()}))
 

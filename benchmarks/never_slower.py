@@ -15,8 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import chdir
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,43 +113,48 @@ def _known(store: ModelStore, name: str) -> bool:
         return False
 
 
-def compile_all(store: ModelStore, kept: Kept, names: Sequence[str], budget_seconds: float, until: float) -> None:
+@contextmanager
+def working(store: ModelStore) -> Iterator[None]:
+    """A compile worker beside this thread, its children at the priority of this process."""
     stop = threading.Event()
     worker = threading.Thread(target=run_worker, args=(store, stop), kwargs={"nice": 0})
     worker.start()
     try:
-        for name in names:
-            began = time.monotonic()
-            if ended(store, name) or began >= until:
-                continue
-            register(store, name, budget_seconds)
-            while not ended(store, name) and time.monotonic() < until and worker.is_alive():
-                stop.wait(0.2)
-            errors = [f"{job.target}: {job.error}" for job in store.catalog.jobs(name) if job.error]
-            if errors:
-                kept.failed[name] = "; ".join(errors)
-                kept.write()
-            state = "compiled" if ended(store, name) else "not done yet"
-            print(f"{name:20} {state} after {time.monotonic() - began:.0f} s", "; ".join(errors), flush=True)
+        yield
     finally:
         stop.set()
         worker.join()
 
 
-def time_all(store: ModelStore, kept: Kept, names: Sequence[str], seconds: float, until: float) -> None:
-    for name in names:
-        if not ended(store, name):
-            print(f"{name:20} is not compiled", flush=True)
-            continue
-        timed = kept.timed.setdefault(name, {})
-        for variant in serving(store, name):
-            if variant.id not in timed and time.monotonic() < until:
-                timed[variant.id] = list(timed_again(store, name, variant, seconds))
-                kept.write()
-                for pair in timed[variant.id]:
-                    print(f"{name:20} {pair.words}", flush=True)
-        if not timed:
-            print(f"{name:20} the reference alone", flush=True)
+def compile_one(store: ModelStore, kept: Kept, name: str, budget_seconds: float, until: float) -> None:
+    """Wait until the worker has done the model, or time is over."""
+    began = time.monotonic()
+    if ended(store, name) or began >= until:
+        return
+    register(store, name, budget_seconds)
+    while not ended(store, name) and time.monotonic() < until:
+        time.sleep(0.2)
+    errors = "; ".join(f"{job.target}: {job.error}" for job in store.catalog.jobs(name) if job.error)
+    if errors:
+        kept.failed[name] = errors
+        kept.write()
+    state = "compiled" if ended(store, name) else "not done yet"
+    print(f"{name:20} {state} after {time.monotonic() - began:.0f} s {errors}", flush=True)
+
+
+def time_one(store: ModelStore, kept: Kept, name: str, seconds: float, until: float) -> None:
+    """Every serving variant that was not timed again before, while there is time."""
+    if not ended(store, name):
+        return
+    timed = kept.timed.setdefault(name, {})
+    for variant in serving(store, name):
+        if variant.id not in timed and time.monotonic() < until:
+            timed[variant.id] = list(timed_again(store, name, variant, seconds))
+            kept.write()
+            for pair in timed[variant.id]:
+                print(f"{name:20} {pair.words}", flush=True)
+    if not timed:
+        print(f"{name:20} the reference alone", flush=True)
 
 
 def serving(store: ModelStore, name: str) -> list[Variant]:
@@ -207,10 +212,12 @@ def main() -> None:
         kept = Kept.read(folder / "never-slower.json")
         store = ModelStore.open(folder / "data")
         try:
-            if options.phase != "time":
-                compile_all(store, kept, names, options.budget, until)
-            if options.phase != "compile":
-                time_all(store, kept, names, options.seconds, until)
+            with working(store) if options.phase != "time" else nullcontext():
+                for name in names:
+                    if options.phase != "time":
+                        compile_one(store, kept, name, options.budget, until)
+                    if options.phase != "compile":
+                        time_one(store, kept, name, options.seconds, until)
             missing = [name for name in names if not ended(store, name)]
             missing += [
                 f"{name} {v.id}" for name in kept.timed for v in serving(store, name) if v.id not in kept.timed[name]

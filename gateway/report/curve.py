@@ -18,10 +18,10 @@ from gateway.report.variant_table import plain, wide
 from model_store.entities import Plan, PlanPoint
 
 WIDTH, HEIGHT = 380, 230
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 42
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 30, 42
 COLOURS = ("one", "two", "three", "four", "five")
 DASHES = (None, "7 3", "2 3", "9 3 2 3", "5 2")
-_TIGHT, _LOOSE = (1.0, 2.0, 5.0), (1.0,)
+_DIGITS = ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 5.0), (1.0,))
 
 Place = tuple[float, float]
 Curves = Mapping[tuple[int, int], Sequence[PlanPoint]]
@@ -86,7 +86,9 @@ def describe(panel: Panel, found: Curves) -> str:
 def _caption(plan: Plan) -> str:
     told = f"In use: {setting_words(plan.threads, plan.instances)}, the thick line."
     if plan.buckets:
-        told += f" The dashed line: batches gather up to {plan.buckets[-1]} rows, beyond which more did not pay."
+        told += f" The dashed line: batches gather up to {units.rows(plan.buckets[-1])}"
+        measured = any(point.rows > plan.buckets[-1] for point in plan.curve)
+        told += "; more at a time did not pay." if measured else ", the most that were measured."
     return told
 
 
@@ -109,6 +111,7 @@ def _draw(panel: Panel, variant: str, found: Curves, plan: Plan, number: int) ->
             last = x
             add(svg, tick(str(row), x, bottom + 15))
     strokes.frame(svg, LEFT, right, TOP, bottom)
+    add(svg, E("text", panel.title, x=6, y=16))
     add(svg, E("text", "rows of a batch", x=(LEFT + right) / 2, y=HEIGHT - 8, text_anchor="middle"))
     if plan.buckets and rows[0] <= plan.buckets[-1] <= rows[-1]:
         x = across(plan.buckets[-1])
@@ -122,8 +125,8 @@ def _draw(panel: Panel, variant: str, found: Curves, plan: Plan, number: int) ->
 
 
 def levels(least: float, most: float) -> list[float]:
-    """Round figures between the two, at most seven: 1, 2 and 5 of every power of ten, or powers of ten alone."""
-    for digits in (_TIGHT, _LOOSE):
+    """Round figures between the two, at most seven: as many of every power of ten as that allows."""
+    for digits in _DIGITS:
         powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
         found = [digit * 10.0**power for power in powers for digit in digits]
         found = [level for level in found if least <= level <= most]

@@ -34,10 +34,14 @@ def _nines(value: float) -> float:
     return -math.log10(max(1e-9, 1 - value))
 
 
+def _decibels(value: float) -> str:
+    return "bit-equal" if value >= 200 else f"{value:.1f}".removesuffix(".0") + " dB"
+
+
 AXES: dict[str, Axis] = {
     "sqnr_db": Axis(
         "sqnr_db", "signal-to-noise ratio of the outputs, dB", lambda a: a.sqnr_db, float,
-        lambda value: f"{value:.1f}".removesuffix(".0") + " dB", tuple(float(db) for db in range(-20, 110, 10)), 100.0,
+        _decibels, tuple(float(db) for db in range(-20, 110, 10)), 100.0,
     ),
     "cosine": Axis(
         "cosine", "cosine, worst hundredth of the samples", lambda a: a.cosine_p1, _nines,

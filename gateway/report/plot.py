@@ -52,10 +52,10 @@ def draw(plot: Plot) -> Element:
         _gate(svg, gate, plot, scale)
     _front(svg, plot, scale)
     taken: list[tuple[float, float]] = []
+    for point in sorted(plot.points, key=lambda p: scale.y(p.accuracy)):
+        _name(svg, point, scale, taken)  # below the marks: the ground that a name is set off by hides what it covers
     for point in plot.points:
         _mark(svg, point, scale)
-    for point in sorted(plot.points, key=lambda p: scale.y(p.accuracy)):
-        _name(svg, point, scale, taken)
     return svg
 
 

@@ -149,9 +149,11 @@ def _ratio(whole: int, part: int | None) -> str:
 
 def sensitivity(card: Card) -> Iterable[Element]:
     known = [item for item in card.tried if item.evidence.sensitivity]
-    if not known:
-        return
     yield E("h2", "Sensitivity by layer")
+    if not known:
+        words = "Not ranked: layers are, where a search looks for those that have to stay in float."
+        yield E("p", words, class_="soft")
+        return
     words = "Signal-to-noise ratio of the outputs when this layer alone is quantized: the lower, the more it hurts."
     yield E("p", words)
     shown: dict[tuple[tuple[str, float], ...], list[Tried]] = {}

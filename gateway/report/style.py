@@ -30,10 +30,12 @@ p { margin: .4rem 0; max-width: 62rem; }
 code, pre { font: .86em/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; overflow-wrap: anywhere;
   unicode-bidi: isolate; }
 pre { background: var(--pane); border: 1px solid var(--line); padding: .75rem; overflow-x: auto; white-space: pre; }
-.wide { overflow-x: auto; } figure .wide svg { min-width: 38rem; }
+.wide { overflow-x: auto; } figure .wide svg { min-width: 38rem; } td svg { min-width: 8rem; }
 :focus-visible { outline: 2px solid var(--plain); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .25rem 0 .5rem; }
+caption > span, .reason > div { display: block; width: fit-content; max-width: min(62rem, calc(100vw - 2.5rem));
+  position: sticky; left: 0; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .7rem .4rem 0; border-bottom: 1px solid var(--line); }
 thead th { border-bottom: 2px solid var(--line); }
 tbody th { font-weight: 600; min-width: 9.5rem; } th .soft { font-weight: 400; }
@@ -44,6 +46,7 @@ tbody.variant td.reason { padding-top: 0; color: var(--soft); max-width: 62rem; 
 .inconclusive { color: var(--unsure); } .rejected { color: var(--bad); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.25rem; margin: .5rem 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 36rem) { dl { grid-template-columns: 1fr; } dd { margin: 0 0 .5rem; } }
 figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; display: block; }
 svg text { fill: var(--ink); font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 svg .tick { fill: var(--soft); font-size: 11px; } svg .grid { stroke: var(--line); stroke-width: 1; }

@@ -24,7 +24,7 @@ def plain(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Content]
     """A table whose first column names its rows; a column whose title begins with # holds figures."""
     head = E("tr", *(_cell("th", name.lstrip("#"), name.startswith("#"), "col") for name in columns))
     body = E("tbody", *(_cells(columns, row) for row in rows))
-    return E("table", E("caption", caption), E("thead", head), body)
+    return E("table", E("caption", E("span", caption)), E("thead", head), body)
 
 
 def wide(content: Element, words: str) -> Element:
@@ -56,7 +56,7 @@ def table(tried: Sequence[Tried]) -> Element:
         told = item.variant.reason
         if item.evidence.agreement is not None and (own := _own_figures(item.evidence.agreement)):
             told = f"{told}. {own}" if told else own
-        reason = E("td", told, class_="reason", colspan=len(columns))
+        reason = E("td", E("div", told), class_="reason", colspan=len(columns))
         add(drawn, E("tbody", _cells(columns, _row(item)), E("tr", reason), class_="variant"))
     return drawn
 
@@ -66,7 +66,7 @@ def _row(item: Tried) -> Sequence[Content]:
     sqnr, cosine, top1 = _agreement(evidence.agreement)
     name = E("span", E("code", variant.id))
     if item.answers:
-        add(name, E("br"), E("span", f"answers {'/'.join(map(str, item.answers))} rows", class_="soft"))
+        add(name, E("br"), E("span", f"answers {_answered(item.answers)}", class_="soft"))
     reference = variant.id == REFERENCE
     return (
         name,
@@ -79,6 +79,10 @@ def _row(item: Tried) -> Sequence[Content]:
         cosine,
         top1,
     )
+
+
+def _answered(rows: Sequence[int]) -> str:
+    return f"{'/'.join(map(str, rows))} row" + "s" * (tuple(rows) != (1,))
 
 
 def _speedup(timing: Timing) -> str:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -237,3 +239,33 @@ def test_the_proof_card_goes_to_stdout_or_a_file(
     done = asked(gateway, "report", "mlp", "--out", str(file))
     assert done.exit_code == 0 and "<title>mlp version 1" in file.read_text()
     assert asked(gateway, "report", "nothing").exit_code == 3
+
+
+def test_what_a_card_tells_to_repeat_can_be_repeated(
+    folder: Path, gateway: RunningGateway, registered: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command in a clean folder with the owner's files; the script of every variant, byte for byte."""
+    for placeholder, file in (("model.onnx", "mlp.onnx"), ("samples.npz", "mlp.npz"), ("policy.json", "policy.json")):
+        shutil.copy(folder / file, tmp_path / placeholder)
+    monkeypatch.chdir(tmp_path)
+    card = json.loads(asked(gateway, "report", "mlp", "--version", "1", "--json").stdout)
+    *commands, script = (command["line"] for command in card["commands"])
+    assert [line.split()[1] for line in commands] == ["register", "compile", "report", "bench"]
+    for line in commands:
+        quick = ["--rows", "1", "--seconds", "0.2"] if " bench " in line else []
+        done = asked(gateway, *shlex.split(line)[1:], *quick)
+        assert done.exit_code == 0, (line, done.output)
+    assert b"proof card" in (tmp_path / "card.html").read_bytes()
+
+    assert script == "sh reproduce.sh DATA_FOLDER"
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for variant in card["variants"]:
+        again = tmp_path / variant["id"]
+        again.mkdir()
+        (again / "reproduce.sh").write_text(variant["reproduce"]["text"])
+        command = ["sh", "reproduce.sh", str(folder / "data")]
+        ran = subprocess.run(command, cwd=again, env=environment, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0, (variant["id"], ran.stderr)
+        assert "DIFFERS" not in ran.stderr
+        if variant["id"] != "reference":
+            assert "same: " in ran.stdout

@@ -1,5 +1,6 @@
 """Plan curves on the card: every setting that was measured is drawn and told, inside the picture."""
 
+from dataclasses import replace
 from xml.etree.ElementTree import Element, tostring
 
 import pytest
@@ -44,7 +45,9 @@ def test_pictures_are_told_in_words_and_their_figures_stand_in_a_table() -> None
     root = drawn(plan())
     assert [len(list(table.iter("tr"))) for table in root.iter("table")] == [1 + 6]
     words = " ".join(root.itertext())
-    assert "batches gather up to 8 rows" in words and "2 k" in words
+    assert "batches gather up to 8 rows; more at a time did not pay." in words and "2 k" in words
+    most = " ".join(drawn(replace(plan(), buckets=(1, 8, 32))).itertext())
+    assert "batches gather up to 32 rows, the most that were measured." in most
 
 
 def test_one_batch_size_is_a_table_and_no_picture() -> None:
