@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Protocol
+from typing import Protocol
 
 from gateway.auth import Keyring
 from gateway.errors import DeadlineExceeded
@@ -18,25 +17,13 @@ PIN = "forgeway-variant"
 
 
 class Caller(Protocol):
-    """What is needed of a grpc.aio.ServicerContext."""
+    """What the handlers of methods see of a call (call.py)."""
 
-    def invocation_metadata(self) -> Any: ...
+    def header(self, name: str) -> str | None:
+        """The first value of a metadata key (lower case)."""
 
-    def time_remaining(self) -> float | None: ...
-
-
-def header(caller: Caller, name: str) -> str | None:
-    """The first value of a metadata key (lower case)."""
-    for key, value in caller.invocation_metadata() or ():
-        if key == name:
-            return value.decode("latin-1") if isinstance(value, bytes) else str(value)
-    return None
-
-
-def remaining_s(caller: Caller) -> float | None:
-    """Seconds until the client's deadline; None when it has none."""
-    left = caller.time_remaining()
-    return left if left is not None and math.isfinite(left) else None
+    def remaining_s(self) -> float | None:
+        """Seconds until the client's deadline; None when it has none."""
 
 
 async def admit(keyring: Keyring, caller: Caller, method: str, path: str) -> None:
@@ -48,12 +35,12 @@ async def admit(keyring: Keyring, caller: Caller, method: str, path: str) -> Non
 
 def pin(caller: Caller) -> str | None:
     """The variant the call insists on."""
-    return header(caller, PIN)
+    return caller.header(PIN)
 
 
 def timeout_s(caller: Caller, asked_s: float | None) -> float | None:
     """The smaller of the client's deadline and the request's own `timeout`. Raises DeadlineExceeded."""
-    left = remaining_s(caller)
+    left = caller.remaining_s()
     if left is None:
         return asked_s
     if left <= 0:
@@ -62,5 +49,5 @@ def timeout_s(caller: Caller, asked_s: float | None) -> float | None:
 
 
 def _secret(caller: Caller) -> str | None:
-    kind, _, value = (header(caller, "authorization") or "").partition(" ")
-    return (value.strip() if kind.lower() == "bearer" else header(caller, "x-api-key")) or None
+    kind, _, value = (caller.header("authorization") or "").partition(" ")
+    return (value.strip() if kind.lower() == "bearer" else caller.header("x-api-key")) or None

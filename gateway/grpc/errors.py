@@ -6,17 +6,14 @@ for. RESOURCE_EXHAUSTED means one message that is too large: trying it again hel
 
 from __future__ import annotations
 
-import grpc
-
 from compilers.targets import UnknownTarget
 from gateway import errors
 from gateway.errors import text_of
+from gateway.grpc.status import Code
 from model_store import errors as store
 from model_store.policy import InvalidPolicy
 
-Code = grpc.StatusCode
-
-CODES: dict[type[BaseException], grpc.StatusCode] = {
+CODES: dict[type[BaseException], Code] = {
     errors.BadRequest: Code.INVALID_ARGUMENT,
     errors.AlreadyExists: Code.ALREADY_EXISTS,
     store.Invalid: Code.INVALID_ARGUMENT,
@@ -48,7 +45,7 @@ _MOST_TEXT = 600
 class Refused(Exception):
     """A call that ends with a status instead of an answer."""
 
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+    def __init__(self, code: Code, text: str) -> None:
         super().__init__(text)
         self.code = code
         self.text = text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from gateway.grpc.errors import Code, Refused
+from gateway.grpc.errors import Refused
 from gateway.grpc.messages import HEALTH, SERVICE, message
+from gateway.grpc.status import Code
 from gateway.state import Gateway
 
 _LOOK_S = 0.1

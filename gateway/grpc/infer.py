@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from gateway.errors import ClientGone, DeadlineExceeded, GatewayError
 from gateway.grpc import caller as calling
 from gateway.grpc import codec
 from gateway.grpc.caller import Caller
 from gateway.grpc.codec import Plan, Request
-from gateway.grpc.errors import Code, Refused, refused
+from gateway.grpc.errors import Refused, refused
 from gateway.grpc.known import Known, Memory
+from gateway.grpc.status import Code
 from gateway.routing.ranking import VersionRoute
 from gateway.serve import Call, infer, observe, observe_failure
 from gateway.state import Gateway
@@ -38,29 +38,20 @@ class Inference:
         self._regions = gateway.serving.regions
         self._memory = Memory()
 
-    async def unary(self, data: bytes, context: Any) -> bytes:
-        """The RPC ModelInfer, as grpc.aio calls it. Cancelling withdraws what is not dispatched."""
-        return await self._unary(data, context, calling.pin)
-
-    async def unpinned(self, data: bytes, context: Any) -> bytes:
-        """The same for a call whose metadata does not name a variant: to look there costs more than the rest."""
-        return await self._unary(data, context, _nothing)
-
-    async def _unary(self, data: bytes, context: Any, pin: Callable[[Caller], str | None]) -> bytes:
+    async def unary(self, data: bytes, caller: Caller) -> bytes:
+        """The RPC ModelInfer. Cancelling withdraws what is not dispatched. Raises Refused."""
         received_ns = time.monotonic_ns()
         try:
             known = self._memory.find(data)
-            if known is not None and (answer := self._again(known, data, context, received_ns, pin)) is not None:
+            if known is not None and (answer := self._again(known, data, caller, received_ns)) is not None:
                 return await answer
             request = await self.decode(data, received_ns)
-            answered = await self.run(request, context, received_ns)
+            answered = await self.run(request, caller, received_ns)
             if not request.id:
                 self._learn(data, request)
             return answered
         except Exception as exc:
-            refused = refusal(exc, context)
-            await context.abort(refused.code, refused.text)
-            raise  # never reached: abort raises
+            raise refusal(exc, caller) from None
 
     async def decode(self, data: bytes, received_ns: int) -> Request:
         """Raises BadRequest."""
@@ -72,9 +63,7 @@ class Inference:
             observe_failure(self._serving, "", None, exc, received_ns)
             raise
 
-    def _again(
-        self, known: Known, data: bytes, caller: Caller, received_ns: int, pin: Callable[[Caller], str | None]
-    ) -> Awaitable[bytes] | None:
+    def _again(self, known: Known, data: bytes, caller: Caller, received_ns: int) -> Awaitable[bytes] | None:
         """Answer a request that is known but for its tensors; None when it has to be looked at again after all."""
         if not self._keyring.is_open:
             return None
@@ -86,7 +75,7 @@ class Inference:
         batcher = serving.batchers.get((route.name, route.version))
         if batcher is None or (checked := known.checked(data, batcher.check)) is None:
             return None
-        variant = known.plan.options.variant or pin(caller)
+        variant = known.plan.options.variant or calling.pin(caller)
         return self._walk(known, route, checked, caller, received_ns, variant)
 
     async def _walk(
@@ -157,14 +146,10 @@ class Inference:
             raise
 
 
-def _nothing(caller: Caller) -> None:
-    """The variant that is named where none is."""
-
-
 def refusal(exc: Exception, caller: Caller) -> Refused:
     """The status for an error. A deadline of the call itself is DEADLINE_EXCEEDED, that of a request UNAVAILABLE."""
     if not isinstance(exc, GatewayError | Refused):
         log.error("unforeseen error", exc_info=exc)
-    if isinstance(exc, DeadlineExceeded) and (left := calling.remaining_s(caller)) is not None and left < _NEARLY_S:
+    if isinstance(exc, DeadlineExceeded) and (left := caller.remaining_s()) is not None and left < _NEARLY_S:
         return Refused(Code.DEADLINE_EXCEEDED, "Deadline Exceeded")  # whoever is first, the client reads these words
     return refused(exc)

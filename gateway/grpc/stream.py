@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator
 
 from gateway.errors import Draining, Unauthorized
-from gateway.grpc import caller as calling
 from gateway.grpc.caller import Caller
 from gateway.grpc.errors import refused
 from gateway.grpc.infer import Inference, refusal
@@ -42,7 +41,7 @@ class Streams:
 
     async def stream(self, requests: AsyncIterator[bytes], caller: Caller) -> AsyncIterator[bytes]:
         """The RPC ModelStreamInfer, on serialized messages. Raises Refused."""
-        strict = calling.header(caller, "triton_grpc_error") == "true"
+        strict = caller.header("triton_grpc_error") == "true"
         waiting: _Waiting = asyncio.Queue(WINDOW)
         reader = asyncio.create_task(self._read(requests, waiting, caller, strict))
         self._readers.add(reader)
@@ -56,6 +55,7 @@ class Streams:
                     raise refusal(exc, caller) from None
             if self._closing:
                 raise refused(Draining())
+            await reader  # it says what was wrong with the last message
         finally:
             self._readers.discard(reader)
             reader.cancel()

@@ -88,11 +88,16 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Take the port; connections are accepted once the server runs. Raises OSError."""
+def listen(host: str, port: int, shared: bool = False) -> socket.socket:
+    """Take the port; connections are accepted once the server runs. Raises OSError.
+
+    `shared`: with other sockets that share it, too (gateway/fronts/ports.py).
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         listener.bind(address)
     except OSError:

@@ -234,6 +234,7 @@ def test_names_without_end_are_refused_in_a_text_that_arrives(tmp_path):
 
 def test_every_kind_of_error_has_a_status():
     from gateway import errors
+    from gateway.grpc.status import Code
 
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.GatewayError)]
     assert {kind.__name__ for kind in kinds if kind not in CODES} <= {"Draining", "LoadFailed", "ModelFailed"}
