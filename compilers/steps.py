@@ -156,10 +156,10 @@ def measure(params: Params, inputs: Inputs) -> Answer:
 
 
 def sensitivity(params: Params, inputs: Inputs) -> Answer:
-    """Rank the nodes of a float model by what quantizing each alone costs, on a few calibration samples."""
+    """Rank the nodes of a float model by what lowering each alone costs, on a few calibration samples."""
     import onnx
 
-    from compilers.search.sensitivity import ELEMENTWISE, PRODUCTS, measure_sensitivity
+    from compilers.search.sensitivity import measure_sensitivity
 
     samples = Samples.load(inputs["samples"], msgspec.convert(params["signature"], Signature))
     chosen = split(samples.count).calibration[:RANKED_SAMPLES]
@@ -169,8 +169,9 @@ def sensitivity(params: Params, inputs: Inputs) -> Answer:
         onnx.load(inputs["model"]),
         runs,
         lambda path: target.open({"model.onnx": path}, {}, params["threads"]),
-        (*PRODUCTS, *ELEMENTWISE) if params["regions"] else PRODUCTS,
+        params["kinds"],
         params["seconds"],
+        params["precision"],
     )
     return Answer(result=msgspec.to_builtins(found))
 

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from compilers import hardware
-from compilers.passes import CALIBRATED, OBSERVED, kinds, source_digest
+from compilers.passes import kinds, source_digest, takes_samples, takes_statistics
+from compilers.passes.kinds import ELEMENTWISE, KEPT, PRODUCTS
 from compilers.proving.accuracy import Until
 from compilers.proving.gate import Bounds
 from compilers.recipe import PassSpec, Recipe
@@ -96,11 +97,11 @@ def observes(recipe: Recipe) -> bool:
 
 
 def _observed_from(recipe: Recipe) -> int:
-    return next((at for at, spec in enumerate(recipe.passes) if spec.name in OBSERVED), len(recipe.passes))
+    return next((at for at, spec in enumerate(recipe.passes) if takes_statistics(spec)), len(recipe.passes))
 
 
 def _passes(subject: Subject, specs: Sequence[PassSpec], inputs: Mapping[str, Digest]) -> Step:
-    calibrated = any(spec.name in CALIBRATED for spec in specs)
+    calibrated = any(takes_samples(spec) for spec in specs)
     params = {
         "passes": [{"name": spec.name, "params": dict(spec.params)} for spec in specs],
         "pass_sources": [source_digest(spec.name) for spec in specs],  # recipes that begin alike share the step
@@ -168,19 +169,24 @@ def plan(subject: Subject, artifact: Artifact, target: str) -> Step:
 
 
 def sensitivity(subject: Subject, recipe: Recipe, model: Digest) -> Step:
-    """Rank the nodes of a float `model` by what quantizing each of them costs.
-
-    regions: the `recipe` quantizes what lies between products, too.
-    """
-    regions = recipe.passes[-1].name == "int8-static" and not kinds.attend(subject.version.operators)
+    """Rank the nodes of a float `model` by what the `recipe`'s precision costs at each of them."""
     params = {
-        "regions": regions,
+        "precision": recipe.precision,
+        "kinds": lowered(recipe, subject.version.operators),
         "seconds": round(min(RANKED_SECONDS, subject.policy.budget_seconds * RANKED_SHARE), 1),
         "signature": _plain(subject.version.signature),
         "rowwise": subject.max_rows > 1,
         "threads": subject.threads,
     }
     return Step("sensitivity", params, {"model": model} | _samples(subject.version))
+
+
+def lowered(recipe: Recipe, operators: Mapping[str, int]) -> tuple[str, ...]:
+    """Kinds of operators whose precision the recipe lowers; only products where that is all it does to a model."""
+    if recipe.precision != "int8":
+        return tuple(sorted(set(operators) - KEPT))
+    regions = recipe.passes[-1].name == "int8-static" and not kinds.attend(operators)
+    return (*PRODUCTS, *ELEMENTWISE) if regions else PRODUCTS
 
 
 def _reference() -> dict[str, Any]:

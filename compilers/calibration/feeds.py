@@ -20,16 +20,32 @@ def feeds(model: ir.Model, calibration: Calibration, rows: int = ROWS) -> Iterat
 
     Raises ValueError when an input has no samples.
     """
-    inputs = {str(value.name): value for value in model.graph.inputs if value.name not in model.graph.initializers}
-    missing = sorted(inputs.keys() - calibration.keys())
-    if missing:
-        raise ValueError(f"no calibration samples for input {', '.join(missing)}")
-    streams = {name: _stream(value, calibration[name]) for name, value in inputs.items()}
-    together = rows if all(stream.any_rows for stream in streams.values()) else 1
-    samples = min(stream.samples for stream in streams.values())
-    for run in range(math.ceil(samples / together)):
-        start, stop = run * together, min((run + 1) * together, samples)
-        yield {name: stream.take(start, stop) for name, stream in streams.items()}
+    return iter(Feeds(model, calibration, rows))
+
+
+class Feeds:
+    """The same for whoever goes through them more than once: each time they are read anew, a run at a time.
+
+    most: samples at most. Raises ValueError when an input has no samples.
+    """
+
+    def __init__(self, model: ir.Model, calibration: Calibration, rows: int = ROWS, most: int | None = None) -> None:
+        inputs = {str(value.name): value for value in model.graph.inputs if value.name not in model.graph.initializers}
+        missing = sorted(inputs.keys() - calibration.keys())
+        if missing:
+            raise ValueError(f"no calibration samples for input {', '.join(missing)}")
+        self._streams = {name: _stream(value, calibration[name]) for name, value in inputs.items()}
+        self._together = rows if all(stream.any_rows for stream in self._streams.values()) else 1
+        samples = min(stream.samples for stream in self._streams.values())
+        self._samples = samples if most is None else min(samples, most)
+
+    def __len__(self) -> int:
+        return math.ceil(self._samples / self._together)
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        for run in range(len(self)):
+            start, stop = run * self._together, min((run + 1) * self._together, self._samples)
+            yield {name: stream.take(start, stop) for name, stream in self._streams.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,10 +38,10 @@ PASSES: dict[str, str] = {
     "cast": "compilers.passes.cast:CastPrecision",
 }
 
-CALIBRATED = frozenset({"smooth-quant", "int8-static", "int8-nncf", "cast"})
-"""Passes whose constructor takes `calibration`."""
+CALIBRATED = frozenset({"smooth-quant", "int8-static", "int8-nncf"})
+"""Passes whose constructor takes `calibration`, whatever their parameters."""
 
-OBSERVED = frozenset({"smooth-quant", "int8-static", "cast"})
+OBSERVED = frozenset({"smooth-quant", "int8-static"})
 """Of these, the ones that also take `statistics` (compilers.calibration) and look up themselves only what it lacks."""
 
 
@@ -53,17 +53,33 @@ class PassFailed(RuntimeError):
     """A pass refused the model or broke on it; the message names the pass and says why."""
 
 
+def takes_samples(spec: PassSpec) -> bool:
+    """Whether the pass, with these parameters, works from calibration samples."""
+    return spec.name in CALIBRATED or _by_parameters(spec)
+
+
+def takes_statistics(spec: PassSpec) -> bool:
+    """Whether it also takes what was observed on them before."""
+    return spec.name in OBSERVED or _by_parameters(spec)
+
+
+def _by_parameters(spec: PassSpec) -> bool:
+    """Rounding by Gram matrices needs them; a cast looks at ranges unless its type holds whatever float32 does."""
+    cast = spec.name == "cast" and spec.params.get("precision") != "bf16"
+    return cast or (spec.name == "weight-only" and spec.params.get("rounding") == "gptq")
+
+
 def load_pass(
     spec: PassSpec, calibration: Calibration | None = None, statistics: Statistics | None = None
 ) -> ir.passes.PassBase:
     """Import and construct a pass. Raises UnknownPass; PassFailed when it needs samples or has no such parameter."""
     module, _, attribute = import_string(spec.name).partition(":")
     arguments: dict[str, Any] = dict(spec.params)
-    if spec.name in CALIBRATED:
+    if takes_samples(spec):
         if not calibration or not all(len(array) for array in calibration.values()):
             raise PassFailed(f"{spec.name}: needs calibration samples, and there are none")
         arguments["calibration"] = calibration
-    if spec.name in OBSERVED and statistics is not None:
+    if takes_statistics(spec) and statistics is not None:
         arguments["statistics"] = statistics
     try:
         made: ir.passes.PassBase = getattr(importlib.import_module(module), attribute)(**arguments)
@@ -111,8 +127,8 @@ def source_digest(name: str) -> str:
     folder = Path(__file__).parent
     own = folder / f"{import_string(name).partition(':')[0].rpartition('.')[2]}.py"
     shared = [folder / module for module in ("constants.py", "gemm.py", "graph.py", "kinds.py", "shapes.py")]
-    if name in CALIBRATED:
-        shared += [folder / module for module in ("absorb.py", "bias_correction.py", "gptq.py", "grid.py")]
+    if name in CALIBRATED or name in ("cast", "weight-only"):
+        shared += [folder / module for module in ("absorb.py", "bias_correction.py", "gptq.py", "grid.py", "nbits.py")]
         shared += sorted((folder.parent / "calibration").glob("*.py"))
     sources = [own, *shared]
     return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()

@@ -25,6 +25,7 @@ from compilers.calibration.calibrate import calibrated
 from compilers.calibration.statistics import Statistics
 from compilers.passes.constants import unused_name
 from compilers.passes.graph import constant, is_quantized, need, need_names
+from compilers.passes.kinds import KEPT
 from compilers.passes.shapes import with_shapes
 
 TYPES = {"fp16": (ir.DataType.FLOAT16, 13), "bf16": (ir.DataType.BFLOAT16, 22)}
@@ -37,23 +38,13 @@ DATA_MOST = 512.0
 DEPTH_MOST = 1 << 15
 """Products summed in one output: more of them could overflow where a runtime adds up in float16."""
 
-KEPT = frozenset(
-    {
-        "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Exp", "Log", "CumSum",
-        "Range", "Resize", "Upsample", "TopK", "NonMaxSuppression", "Pow", "Sqrt", "Reciprocal", "Softmax",
-        "LogSoftmax", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum",
-        "ReduceLogSumExp", "ReduceProd", "Constant", "ConstantOfShape", "RandomNormal", "RandomUniform", "EyeLike",
-        "OneHot", "RoiAlign", "LSTM", "GRU", "RNN", "Loop", "If", "Scan", "MelWeightMatrix", "Bernoulli",
-    }
-)  # fmt: skip
-
 
 class CastPrecision(ir.passes.FunctionalPass):
     """`precision`: fp16 or bf16. `keep`: names of nodes that stay in float32. `data_most`: see DATA_MOST."""
 
     def __init__(
         self,
-        calibration: Calibration,
+        calibration: Calibration | None = None,
         statistics: Statistics | None = None,
         precision: Literal["fp16", "bf16"] = "fp16",
         keep: Sequence[str] = (),
@@ -67,6 +58,7 @@ class CastPrecision(ir.passes.FunctionalPass):
 
     def requires(self, model: ir.Model) -> None:
         need(self.precision in TYPES, f"precision is fp16 or bf16, not {self.precision!r}")
+        need(self.precision == "bf16" or self.calibration, "fp16 needs calibration samples: not every value fits it")
         need_names(model, self.keep)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -79,7 +71,7 @@ class CastPrecision(ir.passes.FunctionalPass):
         work = ir.from_proto(with_shapes(proto))
         common.LiftConstantsToInitializersPass(lift_all_constants=True)(work)
         chosen = [node for node in work.graph if self._may(node)]
-        if self.precision == "fp16" and chosen:
+        if self.precision == "fp16" and chosen and self.calibration is not None:
             tensors = {str(value.name) for node in chosen for value in _floats(node) if constant(value) is None}
             with calibrated(work, self.calibration, self.statistics, tensors=tensors) as seen:
                 chosen = [node for node in chosen if self._fits(node, seen)]

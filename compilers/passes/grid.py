@@ -43,6 +43,6 @@ def on_grid(
     if gram is None:
         codes = np.clip(np.rint(matrix / scale[:, :, None]), -limit, limit)
     else:
-        codes = np.stack([gptq(matrix[g], gram[g], scale[g], limit) for g in range(groups)])
+        codes = np.stack([gptq(matrix[g], gram[g], scale[g][:, None], -limit, limit) for g in range(groups)])
     value = product.weight_of((codes * scale[:, :, None]).astype(np.float32), weight.shape)
     return Gridded(product, value, scale.reshape(-1) if per_channel else scale.reshape(-1)[:1], per_channel)

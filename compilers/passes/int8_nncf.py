@@ -15,9 +15,12 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from compilers.calibration import Calibration
-from compilers.calibration.feeds import feeds
+from compilers.calibration.feeds import ROWS, Feeds, feeds
 from compilers.passes.graph import attends, is_quantized, need, need_names, need_products, promise_quantized
 from compilers.telemetry import silence
+
+RUN_BYTES = 256 << 10
+"""Inputs of one run, together: NNCF looks at all tensors of a model at once, and they are as many times larger."""
 
 PRESETS = ("mixed", "performance")
 NEEDED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -64,7 +67,7 @@ class QuantizeNncf(ir.passes.FunctionalPass):
         import nncf
 
         nncf.set_log_level(logging.ERROR)
-        runs = list(feeds(model, {name: array[: self.samples] for name, array in self.calibration.items()}))
+        runs = Feeds(model, self.calibration, _rows(model, self.calibration), most=self.samples)
         transformer = attends(model) if self.transformer is None else self.transformer
         advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=not self.bias_correction)
         if self.smooth_alpha is not None:
@@ -85,3 +88,9 @@ class QuantizeNncf(ir.passes.FunctionalPass):
 
     def ensures(self, model: ir.Model) -> None:
         promise_quantized(model)
+
+
+def _rows(model: ir.Model, calibration: Calibration) -> int:
+    """Samples of a run, so that what a run makes of them stays small."""
+    sample = sum(array.nbytes for array in next(feeds(model, calibration, 1)).values())
+    return max(1, min(ROWS, RUN_BYTES // max(1, sample)))

@@ -13,6 +13,21 @@ _INTEGER_KERNELS = frozenset(
 _ATTENTIONS = frozenset({"Attention", "MultiHeadAttention"})
 _NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization", "RMSNormalization", "ReduceMean"})
 
+PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+ELEMENTWISE = ("Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "Resize", "Softmax", "Sigmoid", "LeakyRelu")
+"""What static int8 also quantizes in a model that is no transformer, to keep regions in int8."""
+
+KEPT = frozenset(
+    {
+        "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Exp", "Log", "CumSum",
+        "Range", "Resize", "Upsample", "TopK", "NonMaxSuppression", "Pow", "Sqrt", "Reciprocal", "Softmax",
+        "LogSoftmax", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum",
+        "ReduceLogSumExp", "ReduceProd", "Constant", "ConstantOfShape", "RandomNormal", "RandomUniform", "EyeLike",
+        "OneHot", "RoiAlign", "LSTM", "GRU", "RNN", "Loop", "If", "Scan", "MelWeightMatrix", "Bernoulli",
+    }
+)  # fmt: skip
+"""Never cast to 16 bits: what sums squares, exponentials or long runs, and what has no such kernel."""
+
 
 def quantized(kinds: Collection[str]) -> bool:
     """True when integer kernels or Q/DQ are there already: quantizing again would compound the errors."""

@@ -74,6 +74,13 @@ def judge(agreement: Agreement, bounds: Bounds) -> Judgement:
     return Judgement(Finding.PASSED, describe(agreement))
 
 
+def provable(agreement: Agreement, bounds: Bounds) -> bool:
+    """Whether as many samples could prove the bounds, if the answers were those of the reference."""
+    if bounds.top1 is None or agreement.top1 is None:
+        return True
+    return intervals.wilson(agreement.samples, agreement.samples)[0] >= bounds.top1
+
+
 def violation(agreement: Agreement, bounds: Bounds) -> float:
     """How far the figures lie beyond the worst of the bounds, in tens of decibels of error; negative inside.
 

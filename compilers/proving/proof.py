@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from compilers.passes import CALIBRATED, OBSERVED
+from compilers.passes import takes_samples
 from compilers.precision import at_precision
 from compilers.proving.gate import Bounds
 from compilers.recipe import Recipe
@@ -41,11 +41,7 @@ def arithmetic(transformed: Mapping[str, Any], options: Mapping[str, Any]) -> di
 
 def calibration(subject: Subject, recipe: Recipe) -> dict[str, Any]:
     """Fields of Evidence: the fingerprint of the data that calibrated it; nothing where nothing did."""
-    passes = [
-        {"name": spec.name, "params": dict(spec.params)}
-        for spec in recipe.passes
-        if spec.name in CALIBRATED or spec.name in OBSERVED
-    ]
+    passes = [{"name": spec.name, "params": dict(spec.params)} for spec in recipe.passes if takes_samples(spec)]
     if not passes or subject.version.samples is None:
         return {}
     drawn = split(subject.samples)

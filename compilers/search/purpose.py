@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from compilers import words
 from compilers.proving import gate
+from compilers.proving.gate import Bounds
 from model_store.entities import Variant, Verdict
 from model_store.policy import Policy
 
@@ -26,8 +27,8 @@ class Purpose(StrEnum):
     TUNE = "tune"
 
 
-def purpose_of(variant: Variant, policy: Policy) -> tuple[Purpose | None, str]:
-    """What a search around this candidate is for, or None; and why, in words."""
+def purpose_of(variant: Variant, policy: Policy, bounds: Bounds) -> tuple[Purpose | None, str]:
+    """What a search around this candidate, which is held to `bounds`, is for, or None; and why, in words."""
     if policy.search.effort == "off" or not policy.budget_trials:
         return None, "no search: the policy asks for none"
     agreement = variant.evidence.agreement if variant.evidence else None
@@ -37,6 +38,9 @@ def purpose_of(variant: Variant, policy: Policy) -> tuple[Purpose | None, str]:
             return None, "no search: it could not be compared with the reference at all"
         if agreement.samples < gate.LEAST_SAMPLES:
             return None, f"no search: {agreement.samples} validation samples prove nothing, whatever the recipe"
+        if not gate.provable(agreement, bounds):
+            few = f"{agreement.samples} validation samples are too few to prove the top-1 agreement that is asked"
+            return None, f"no search: {few}, whatever the recipe"
         return Purpose.RESCUE, "searching for a recipe that keeps the gate"
     won = together(speedups(variant, policy.rows_of(policy.objective)))
     gain = words.times(won)

@@ -2,8 +2,8 @@
 
 For each candidate with knobs (compilers.search.space) it asks first whether there is anything to gain: a precision that
 failed the gate but would be fast is *rescued*, one that gains little is *tuned*; everything else is left alone, and the
-job's log says why. Where no calibration rescues a model, its most sensitive nodes stay in float: how many is found by
-doubling and bisection over a ranking made once.
+job's log says why. Where no calibration rescues int8, and for bf16 where there is none to choose, the most sensitive
+nodes stay in float: how many is found by doubling and bisection over a ranking made once.
 
 Trials only choose. What they choose goes through the whole compile walk, every sample and the long measurement, before
 it is published. Trials are steps and journal entries: a killed search repeats none (compilers.search.study).
@@ -40,21 +40,33 @@ FINALS = 3
 
 FRONT_MOST = 4
 
+RESCUE_PATIENCE = 3
+"""Calibrations in a row that bring a rescue no nearer to its gate, before nodes are left in float instead."""
+
 LOOK_ON = 2
 """Trials after the one that rescued."""
 
 
 def improve(subject: Subject, tried: Sequence[tuple[Recipe, Variant]], isolation: Isolation) -> Iterator[Variant]:
     """Variants found beyond the candidates `tried`, as they are proven; candidates again whose reason has changed."""
-    for recipe, candidate in tried:
+    rescues = []
+    # The lower precision first: where it is rescued, the higher one has less to add.
+    for recipe, candidate in sorted(tried, key=lambda each: each[0].precision != "int8"):
         space = space_of(recipe, subject.version.operators, subject.policy)
         if space is None or subject.version.samples is None:
             continue
-        purpose, why = purpose_of(candidate, subject.policy)
+        bounds = gate.bounds_for(recipe.precision, subject.policy.gate, lossless=recipe.lossless)
+        purpose, why = purpose_of(candidate, subject.policy, bounds)
+        if purpose is Purpose.TUNE and not space.knobs:
+            purpose, why = None, "no search: right, and there is nothing to tune"
         told = {"subject": candidate.id, "purpose": purpose}
         isolation.tell("search", "log", f"{candidate.id}: {why}", told)
         if purpose is not None:
-            yield from _Search(subject, space, candidate, purpose, isolation).run()
+            search = _Search(subject, space, candidate, purpose, isolation)
+            yield from search.run()
+            rescues += [search] if purpose is Purpose.RESCUE else []
+    for search in rescues:  # now it is known what serves instead
+        yield search.told()
 
 
 class _Search:
@@ -76,15 +88,16 @@ class _Search:
         rows = sorted({count for objective in wanted if objective for count in self.policy.rows_of(objective)})
         rows = rows if subject.max_rows > 1 else [1]
         others = [each for each in catalog.variants(version.name, version.version) if each.id != candidate.id]
-        self.serving = [each for each in others if each.verdict is Verdict.SERVING and each.id != REFERENCE]
+        serving = [each for each in others if each.verdict is Verdict.SERVING and each.id != REFERENCE]
         bounds = gate.bounds_for(space.base.precision, self.policy.gate, lossless=space.base.lossless)
-        self.trials = Trials(subject, isolation, bounds, serving_speedups(self.serving, rows), self.study.tried)
+        self.trials = Trials(subject, isolation, bounds, serving_speedups(serving, rows), self.study.tried)
         self.ranking: dict[str, float] = {}
+        self.published: list[Variant] = []
 
     def run(self) -> Iterator[Variant]:
         if self.study.ended is None:
             self.study.end(self._try_all())
-        tried, published = self.study.tried(), []
+        tried, published = self.study.tried(), self.published
         for final in self._finals(tried):
             variant = self._prove(final)
             if variant is not None:
@@ -95,8 +108,10 @@ class _Search:
         summary = f"{_recipes(tried)}; {self.study.ended}"
         found = ", ".join(variant.id for variant in published) or "nothing better"
         self._tell("done", f"{summary}; found {found}", {"trials": len(tried), "ended": self.study.ended})
-        if self.purpose is Purpose.RESCUE:
-            yield replace(self.candidate, reason=f"{self.candidate.reason}; {self._epilogue(tried, published)}")
+
+    def told(self) -> Variant:
+        """The candidate with what became of its rescue in its reason."""
+        return replace(self.candidate, reason=f"{self.candidate.reason}; {self._epilogue()}")
 
     def _try_all(self) -> str:
         """Ask and try until there is a reason to stop, which is returned."""
@@ -119,14 +134,20 @@ class _Search:
                 return f"the budget of {self.policy.budget_trials} trials is spent"
             if self.isolation.out_of_time:
                 return f"the budget of {self.policy.budget_seconds:g} s is spent"
-            if since_gain(tried) >= self.policy.search.patience:
-                return f"no gain for {self.policy.search.patience} trials"
+            if since_gain(tried) >= self._patience:
+                return f"no gain for {self._patience} trials"
             if self._rescued(tried):
                 return "rescued"
             trial = self.study.ask()
             if trial is None:
                 return "every choice was tried"
             self._evaluate(trial)
+
+    @property
+    def _patience(self) -> int:
+        own = self.policy.search.patience
+        rescues = self.purpose is Purpose.RESCUE and self.policy.search.effort != "full"
+        return min(own, RESCUE_PATIENCE) if rescues else own
 
     def _rescued(self, tried: Sequence[Tried]) -> bool:
         """A rescue looks on a little, for a recipe that is nearer the reference; tuning is what full effort is for."""
@@ -208,16 +229,20 @@ class _Search:
         except StepFailed as exc:
             self._tell("log", f"the nodes could not be ranked: {exc}", {})
 
-    def _epilogue(self, tried: Sequence[Tried], published: Sequence[Variant]) -> str:
-        if published:
-            return f"rescued as {', '.join(variant.id for variant in published)}"
-        instead = ", ".join(each.id for each in self.serving) or "the reference"
-        return f"not rescued, {instead} serves instead: {_recipes(tried)}, {self.study.ended}"
+    def _epilogue(self) -> str:
+        if self.published:
+            return f"rescued as {', '.join(variant.id for variant in self.published)}"
+        version = self.subject.version
+        every = self.isolation.store.catalog.variants(version.name, version.version)
+        serving = [each.id for each in every if each.verdict is Verdict.SERVING and each.id != REFERENCE]
+        instead = ", ".join(serving) or "the reference"
+        return f"not rescued, {instead} serves instead: {_recipes(self.study.tried())}, {self.study.ended}"
 
     def _key(self) -> str:
         """sha256 of everything that decides what trials come to."""
         version, policy = self.subject.version, self.policy
-        passes = {source_digest(spec.name) for part in self.space.ladder for spec in self._passes(part)}
+        parts: list[Choice] = [{}, *self.space.ladder]
+        passes = {source_digest(spec.name) for part in parts for spec in self._passes(part)}
         facts = {
             "model": version.model,
             "samples": version.samples,
@@ -233,7 +258,7 @@ class _Search:
         return hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()
 
     def _passes(self, part: Choice) -> Sequence[PassSpec]:
-        return self.space.recipe(self.space.whole(part)).passes
+        return self.space.recipe(self.space.whole(part), without=("any",)).passes
 
     def _tell(self, status: str, text: str, data: dict[str, object]) -> None:
         self.isolation.tell("search", status, f"{self.candidate.id}: {text}", {"subject": self.candidate.id} | data)

@@ -1,4 +1,4 @@
-"""Which recipes a search may try: for each int8 or weight-only candidate of a target, the knobs that can change it.
+"""Which recipes a search may try: for each lossy candidate of a target, the knobs that can change it.
 
 A space is made of what the model and the machine are (operator mix, CPU features), out of the parameters the passes
 have. A *choice* takes one value of every knob; the first value of each is the candidate's own, so the first choice is
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from compilers import hardware
-from compilers.passes import CALIBRATED, kinds
-from compilers.recipe import PassSpec, Recipe
+from compilers.passes import kinds, takes_samples
+from compilers.recipe import SMOOTH, PassSpec, Recipe
 from model_store.policy import Policy
 
 Choice = Mapping[str, Any]
@@ -35,11 +35,16 @@ class Knob:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The knobs around one candidate, `base`, whose last pass quantizes."""
+    """The knobs around one candidate, `base`, whose last pass quantizes.
+
+    casts: no pass of it lowers the precision, its target does, of everything. There is nothing to choose then but which
+    nodes stay in float, and with any of them a pass casts the others, node by node.
+    """
 
     base: Recipe
     knobs: tuple[Knob, ...]
     ladder: tuple[Choice, ...]
+    casts: bool = False
 
     @property
     def size(self) -> int:
@@ -61,6 +66,8 @@ class Space:
 
     def recipe(self, choice: Choice, without: Sequence[str] = ()) -> Recipe:
         """The recipe of a choice, the nodes `without` left in float."""
+        if self.casts:
+            return self._cast(without) if without else self.base
         *before, quantizer = self.base.passes
         params, options, words = dict(quantizer.params), dict(self.base.options), [self.base.name]
         for knob in self.knobs:
@@ -71,6 +78,7 @@ class Space:
                 continue
             if knob.where == "smooth":
                 convolutions = {"convolutions": True} if knob.name == "smooth_all" else {}
+                before = [spec for spec in before if spec.name != "smooth-quant"]
                 before.append(PassSpec("smooth-quant", {"alpha": value} | convolutions))
             elif knob.where == "option":
                 options[knob.name] = value
@@ -89,26 +97,38 @@ class Space:
             passes=passes,
             options=options,
             techniques=techniques,
-            calibrated=any(spec.name in CALIBRATED for spec in passes),
+            calibrated=any(takes_samples(spec) for spec in passes),
+        )
+
+    def _cast(self, without: Sequence[str]) -> Recipe:
+        cast = PassSpec("cast", {"precision": self.base.precision, "keep": sorted(without)})
+        return replace(
+            self.base,
+            name=f"{self.base.name}-but{len(without)}",
+            passes=(*self.base.passes, cast),
+            options={**self.base.options, "inference_precision": "f32"},  # the graph says what is lower
+            calibrated=takes_samples(cast),
         )
 
     def prefix(self, choice: Choice) -> Recipe:
-        """What happens before the quantizer: the float model whose nodes are ranked."""
+        """What happens before the precision is lowered: the float model whose nodes are ranked."""
         whole = self.recipe(choice)
-        passes = whole.passes[:-1]
-        return replace(whole, passes=passes, calibrated=any(spec.name in CALIBRATED for spec in passes))
+        passes = whole.passes if self.casts else whole.passes[:-1]
+        return replace(whole, passes=passes, calibrated=any(takes_samples(spec) for spec in passes))
 
 
 def space_of(base: Recipe, operators: Mapping[str, int], policy: Policy) -> Space | None:
-    """The space around a candidate; None where there is nothing to choose (fp32, bf16)."""
+    """The space around a candidate; None where there is nothing to choose (fp32)."""
     make = _SPACES.get(base.passes[-1].name) if base.passes else None
     if make is None:
-        return None
+        return Space(base, (), (), casts=True) if base.precision in ("bf16", "fp16") else None
     allowed = None if policy.techniques is None else frozenset(policy.techniques)
     return make(base, operators, allowed is None or "mixed-precision" in allowed)
 
 
 def _static(base: Recipe, operators: Mapping[str, int], mixed: bool) -> Space:
+    if kinds.attend(operators):
+        return _smoothed(base)
     knobs = (
         Knob("calibrator", ("minmax", "percentile-99.99", "percentile-99.999", "entropy", "mse"), "{}"),
         Knob("smooth_all", (None, 0.5, 0.75, 0.9), "smooth{}", "smooth"),
@@ -126,12 +146,33 @@ def _static(base: Recipe, operators: Mapping[str, int], mixed: bool) -> Space:
     return Space(base, knobs, ladder)
 
 
+def _smoothed(base: Recipe) -> Space:
+    """Static int8 of a transformer, whose candidate is smoothed already.
+
+    A sentence encoder keeps 20.7, 22.1, 23.7, ALPHA_HERE dB at 0.6, 0.65, 0.7, 0.75.
+    """
+    knobs = (
+        Knob("smooth", (SMOOTH.params["alpha"], 0.65, 0.75, 0.8, 0.85, 0.5), "smooth{}", "smooth"),
+        Knob("calibrator", ("minmax", "percentile-99.999", "mse"), "{}"),
+        Knob("rounding", ("nearest", "gptq"), "{}"),
+        Knob("bias_correction", (False, True), "bias"),
+    )
+    ladder: tuple[Choice, ...] = (
+        {"smooth": 0.75},
+        {"smooth": 0.65},
+        {"smooth": 0.8},
+        {"smooth": 0.75, "calibrator": "percentile-99.999"},
+        {"smooth": 0.75, "rounding": "gptq", "bias_correction": True},
+    )
+    return Space(base, knobs, ladder)
+
+
 def _dynamic(base: Recipe, operators: Mapping[str, int], mixed: bool) -> Space:
     knobs = (
-        Knob("smooth", (None, 0.5, 0.6, 0.75, 0.85, 0.4), "smooth{}", "smooth"),
+        Knob("smooth", (None, 0.65, 0.7, 0.75, 0.6, 0.85, 0.5), "smooth{}", "smooth"),
         Knob("per_channel", (True, False), "per-tensor"),
     )
-    return Space(base, knobs, ({"smooth": 0.5}, {"smooth": 0.75}, {"per_channel": False}))
+    return Space(base, knobs, ({"smooth": 0.65}, {"smooth": 0.7}, {"smooth": 0.75}, {"smooth": 0.5}))
 
 
 def _nncf(base: Recipe, operators: Mapping[str, int], mixed: bool) -> Space:
@@ -153,12 +194,16 @@ def _nncf(base: Recipe, operators: Mapping[str, int], mixed: bool) -> Space:
 
 
 def _weights(base: Recipe, operators: Mapping[str, int], mixed: bool) -> Space:
-    knobs = (
+    knobs: tuple[Knob, ...] = (
         Knob("bits", (8, 4), "{}bit"),
         Knob("block_size", (32, 64, 128), "block{}"),
         Knob("symmetric", (True, False), "asymmetric"),
     )
-    return Space(base, knobs, ({"bits": 4}, {"bits": 4, "symmetric": False}, {"block_size": 128}))
+    ladder: tuple[Choice, ...] = ({"bits": 4}, {"bits": 4, "symmetric": False}, {"block_size": 128})
+    if base.passes[-1].params.get("runtime") == "onnxruntime":
+        knobs = (*knobs, Knob("rounding", ("nearest", "gptq"), "{}"))
+        ladder = ({"bits": 4, "symmetric": False, "rounding": "gptq"}, {"bits": 4, "rounding": "gptq"}, *ladder)
+    return Space(base, knobs, ladder)
 
 
 _SPACES = {"int8-static": _static, "int8-dynamic": _dynamic, "int8-nncf": _nncf, "weight-only": _weights}

@@ -23,8 +23,10 @@ def test_a_convolutional_model_is_never_quantized_dynamically():
     assert names("ort-cpu", CNN) == ["graph-opt", "int8-static"]
 
 
-def test_a_transformer_is_quantized_dynamically_on_onnxruntime():
-    assert names("ort-cpu", TRANSFORMER) == ["graph-opt", "int8-dynamic"]
+def test_a_transformer_is_smoothed_before_it_is_quantized_statically():
+    assert names("ort-cpu", TRANSFORMER) == ["graph-opt", "int8-dynamic", "int8-static"]
+    *_, static = candidates("ort-cpu", TRANSFORMER, Policy())
+    assert [spec.name for spec in static.passes[-2:]] == ["smooth-quant", "int8-static"]
 
 
 def test_a_perceptron_is_quantized_both_ways():
@@ -84,7 +86,7 @@ def test_every_recipe_says_its_precision_and_names_known_passes(target):
     for found in candidates(target, TRANSFORMER, Policy()):
         assert found.options["precision"] == found.precision
         assert all(spec.name in passes.PASSES for spec in found.passes)
-        assert found.calibrated == any(spec.name in passes.CALIBRATED for spec in found.passes)
+        assert found.calibrated == any(passes.takes_samples(spec) for spec in found.passes)
         assert found.lossless == (found.precision == "f32")
 
 

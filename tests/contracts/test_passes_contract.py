@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from compilers.passes import CALIBRATED, PASSES, load_pass
+from compilers.passes import PASSES, load_pass, takes_samples
 from compilers.passes.graph import same_graph
 from compilers.recipe import PassSpec
 from compilers.targets.ort import OrtCpu
@@ -74,7 +74,7 @@ def calibration(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def run(name: str, model: onnx.ModelProto, samples: onnx.ModelProto | None = None) -> tuple[onnx.ModelProto, bool]:
-    given = calibration(samples or model) if name in CALIBRATED else None
+    given = calibration(samples or model) if takes_samples(PassSpec(name)) else None
     result = load_pass(PassSpec(name), given)(ir.from_proto(model))
     return ir.to_proto(result.model), result.modified
 
@@ -127,7 +127,7 @@ def test_same_numbers_within_its_promise(name, tmp_path):
 @pytest.mark.parametrize("name", PASSES)
 def test_the_model_given_is_left_as_it_was_or_the_pass_says_so(name):
     model = ir.from_proto(SUBJECTS[name].changes())
-    given = calibration(SUBJECTS[name].changes()) if name in CALIBRATED else None
+    given = calibration(SUBJECTS[name].changes()) if takes_samples(PassSpec(name)) else None
     made = load_pass(PassSpec(name), given)
     before = ir.to_proto(model)
     made(model)

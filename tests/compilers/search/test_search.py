@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from compilers.proving.gate import DEFAULTS
 from compilers.search.bisection import fewest
 from compilers.search.purpose import Purpose, purpose_of, serving_speedups, speedups, together
 from model_store.entities import JobState, ModelVersion, Signature, Verdict, VersionStatus
@@ -157,15 +158,25 @@ def timed(name, verdict, agreement, speeds):
 )
 def test_a_search_begins_only_where_it_can_pay(verdict, agreement, speed, policy, purpose):
     candidate = timed("ort-cpu.int8-static", verdict, agreement, {} if speed is None else {1: speed, 32: speed})
-    decided, why = purpose_of(candidate, Policy(**policy))
+    decided, why = purpose_of(candidate, Policy(**policy), DEFAULTS["int8"])
     assert decided is purpose
     assert why.startswith("searching" if purpose else "no search: ")
+
+
+@pytest.mark.parametrize(("samples", "purpose"), [(188, None), (189, Purpose.RESCUE)])
+def test_a_rescue_that_no_recipe_could_prove_on_so_few_samples_is_not_begun(samples, purpose):
+    agreement = replace(GOOD, samples=samples, top1=0.9, top1_lower=0.85)
+    candidate = timed("ort-cpu.int8-static", Verdict.INCONCLUSIVE, agreement, {1: 3.0})
+    decided, why = purpose_of(candidate, Policy(), DEFAULTS["int8"])
+    assert decided is purpose
+    assert ("too few to prove the top-1 agreement" in why) == (purpose is None)
 
 
 def test_what_takes_microseconds_is_not_tuned():
     quick = timed("ort-cpu.int8-static", Verdict.SERVING, GOOD, {1: 1.2})
     timings = tuple(replace(timing, reference_p50_s=40e-6) for timing in quick.evidence.timings)
-    decided, why = purpose_of(replace(quick, evidence=replace(quick.evidence, timings=timings)), Policy())
+    candidate = replace(quick, evidence=replace(quick.evidence, timings=timings))
+    decided, why = purpose_of(candidate, Policy(), DEFAULTS["int8"])
     assert decided is None
     assert "microseconds" in why
 

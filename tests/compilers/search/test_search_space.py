@@ -8,7 +8,7 @@ from importlib import import_module
 import pytest
 
 from compilers import hardware
-from compilers.passes import CALIBRATED, OBSERVED, PASSES
+from compilers.passes import PASSES, takes_samples, takes_statistics
 from compilers.recipe import candidates
 from compilers.search.space import space_of
 from compilers.search.warm import likeness
@@ -20,13 +20,14 @@ TRANSFORMER = {"MatMul": 48, "Softmax": 6, "LayerNormalization": 13, "Add": 60}
 MIXES = {"cnn": CNN, "perceptron": PERCEPTRON, "transformer": TRANSFORMER}
 
 
-def spaces(**policy):
+def spaces(casts=False, **policy):
+    """Every space with knobs, or those of what the target itself lowers."""
     asked = Policy(**policy)
     for label, operators in MIXES.items():
         for target in ("ort-cpu", "openvino-cpu"):
             for base in candidates(target, operators, asked):
                 space = space_of(base, operators, asked)
-                if space is not None:
+                if space is not None and space.casts == casts:
                     yield f"{label}:{target}.{base.name}", space
 
 
@@ -35,6 +36,38 @@ SPACES = dict(spaces())
 
 def test_every_int8_candidate_has_a_space_and_no_other():
     assert {name.partition(":")[2].partition(".")[2] for name in SPACES} == {"int8-static", "int8-dynamic", "int8"}
+
+
+def test_of_bf16_only_the_nodes_that_stay_in_float_are_searched(monkeypatch):
+    monkeypatch.setattr(hardware, "has_bf16", lambda: True)
+    found = dict(spaces(casts=True))
+    assert found.keys() == {f"{label}:openvino-cpu.bf16" for label in MIXES}
+    for space in found.values():
+        assert (space.size, space.first, space.recipe({})) == (1, {}, space.base)
+        spared = space.recipe({}, ["/b", "/a"])
+        assert spared.name == "bf16-but2"
+        assert spared.passes[-1].params == {"precision": "bf16", "keep": ["/a", "/b"]}
+        assert spared.options == {"precision": "bf16", "inference_precision": "f32"}
+        assert space.prefix({}) == space.base
+
+
+def test_the_smoothing_of_a_transformer_is_searched_around_what_its_candidate_has():
+    space = SPACES["transformer:ort-cpu.int8-static"]
+    assert [spec.name for spec in space.base.passes[-2:]] == ["smooth-quant", "int8-static"]
+    other = space.recipe(space.whole({"smooth": 0.75}))
+    assert [dict(spec.params) for spec in other.passes if spec.name == "smooth-quant"] == [{"alpha": 0.75}]
+    assert other.name == "int8-static-smooth0.75"
+
+
+def test_weights_may_be_rounded_by_what_their_inputs_are():
+    asked = Policy(techniques=["weight-only"])
+    for target, offers in (("ort-cpu", True), ("openvino-cpu", False)):
+        (base,) = candidates(target, TRANSFORMER, asked)
+        space = space_of(base, TRANSFORMER, asked)
+        assert any(knob.name == "rounding" for knob in space.knobs) == offers
+        if offers:
+            assert not base.calibrated
+            assert space.recipe(space.whole({"rounding": "gptq", "bits": 4})).calibrated
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -53,12 +86,12 @@ def test_every_value_of_every_knob_makes_a_recipe_the_passes_take(name):
             assert recipe.name.endswith("-but2")
             assert recipe.passes[-1].params["exclude"] == ["/a", "/b"]
             names.add(recipe.name)
-            assert recipe.calibrated == any(spec.name in CALIBRATED for spec in recipe.passes)
+            assert recipe.calibrated == any(takes_samples(spec) for spec in recipe.passes)
             for spec in recipe.passes:
                 module, _, kind = PASSES[spec.name].partition(":")
                 arguments = dict(spec.params)
-                arguments |= {"calibration": {}} if spec.name in CALIBRATED else {}
-                arguments |= {"statistics": None} if spec.name in OBSERVED else {}
+                arguments |= {"calibration": {}} if takes_samples(spec) else {}
+                arguments |= {"statistics": None} if takes_statistics(spec) else {}
                 inspect.signature(getattr(import_module(module), kind)).bind(**arguments)
     assert len(names) == 1 + sum(len(knob.values) - 1 for knob in space.knobs)
 

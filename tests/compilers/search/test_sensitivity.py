@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from compilers.search.sensitivity import ELEMENTWISE, PRODUCTS, measure_sensitivity
+from compilers.passes.kinds import ELEMENTWISE, PRODUCTS
+from compilers.search.sensitivity import measure_sensitivity
 from compilers.structure import structure
 from compilers.targets.ort import OrtCpu
 from tests import zoo
