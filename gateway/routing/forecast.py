@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from compilers.targets import TARGETS
+from gateway.routing.case import Case
 from gateway.routing.contest import Contest
 from gateway.routing.latency import ENOUGH
 from gateway.routing.ranking import Choice, VersionRoute
@@ -71,18 +72,19 @@ class Forecast:
             return choice
         contest = self._contest(route, rows, row_bytes)
         leader = contest.leader if contest.leader in rivals else choice.variant
-        session = route.sessions[leader]
+        case = Case(route, contest, leader, rows, row_bytes)
+        session = case.session
         runner = self._runner_of(session.target)
         if runner is None:
             return choice
         rivals.remove(leader)
-        run_s = self._run_s(route, contest, leader, leader, rows, row_bytes)
-        tried = self._to_try(route, contest, leader, rivals, rows, row_bytes, run_s)
+        run_s = case.run_s(leader)
+        tried = self._to_try(case, rivals, run_s)
         if tried is not None:
             return Choice(tried, route.sessions[tried], "tried")
         if runner.inflight and session.live.row_s is not None:
             finish_s = runner.backlog_s(self._clock()) + run_s * -(-max(rows, waiting) // rows)
-            other = self._sooner(route, contest, leader, rivals, rows, row_bytes, finish_s)
+            other = self._sooner(case, rivals, finish_s)
             if other is not None:
                 return other
         return choice if leader == choice.variant else Choice(leader, session, "live")
@@ -118,16 +120,16 @@ class Forecast:
         able = [variant for variant in costs if usable(variant, route.sessions[variant])]
         if not able:
             return {}
-        row_bytes = self._row_bytes
-        contest = self._contest(route, rows, row_bytes)
+        contest = self._contest(route, rows, self._row_bytes)
         leader = contest.leader if contest.leader in able else able[0]
+        case = Case(route, contest, leader, rows, self._row_bytes)
         found = {}
         for variant in sorted(able, key=lambda variant: variant != leader):
             runner = self._runner_of(route.sessions[variant].target)
             found[variant] = Prediction(
                 0.0 if runner is None else runner.backlog_s(self._clock()),
-                self._run_s(route, contest, leader, variant, rows, row_bytes),
-                costs[variant] * rows / route.bucket(rows),
+                case.run_s(variant),
+                case.measured_s(variant),
                 None if variant == leader else contest.edge(variant),
                 contest.tries(variant),
             )
@@ -166,83 +168,39 @@ class Forecast:
             contest = self._contests[kind] = Contest(next(iter(route.costs[bucket])))
         return contest
 
-    def _run_s(
-        self, route: VersionRoute, contest: Contest, leader: str, variant: str, rows: int, row_bytes: int
-    ) -> float:
-        """Expected seconds of a run of `variant`: the leader's, as seen live, times the ratio of the two.
-
-        Where no run of the leader was seen that was like it, its last ones say by how much the evidence is off.
-        """
-        bucket = route.bucket(rows)
-        costs = route.costs[bucket]
-        live = route.sessions[leader].live
-        figure = live.figure(rows, row_bytes)
-        row_s = None if figure is None else figure.typical
-        if row_s is None:
-            lead_s = costs[leader] * rows / bucket
-            seen = route.bucket(live.last_rows)
-            if live.row_s is not None and leader in (others := route.costs.get(seen, {})):
-                lead_s *= live.row_s * seen / others[leader]
-        else:
-            lead_s = row_s * rows
-        if variant == leader:
-            return lead_s
-        edge = contest.edge(variant) if leader == contest.leader else None
-        return lead_s * (costs[variant] / costs[leader] if edge is None else edge)
-
-    def _to_try(
-        self,
-        route: VersionRoute,
-        contest: Contest,
-        leader: str,
-        rivals: list[str],
-        rows: int,
-        row_bytes: int,
-        run_s: float,
-    ) -> str | None:
+    def _to_try(self, case: Case, rivals: list[str], run_s: float) -> str | None:
         """A rival whose turn it is to be tried: one that evidence puts first, or measured faster than the leader is."""
-        if route.objective != "latency" or leader != contest.leader or not contest.lead_s:
+        route, contest = case.route, case.contest
+        if route.objective != "latency" or case.leader != contest.leader or not contest.lead_s:
             return None
-        bucket = route.bucket(rows)
-        costs = route.costs[bucket]
-        preferred = next(iter(costs))
+        preferred = next(iter(case.costs))
         for rival in sorted(rivals, key=contest.tries):
-            if rival != preferred and costs[rival] * rows / bucket >= run_s:
+            if rival != preferred and case.measured_s(rival) >= run_s:
                 continue
             runner = self._runner_of(route.sessions[rival].target)
             if runner is None or not runner.has_free_slot:
                 continue
-            cost_s = self._run_s(route, contest, leader, rival, rows, row_bytes)
-            if contest.may_try(cost_s, contest.tries(rival) >= ENOUGH, self._clock()):
+            if contest.may_try(case.run_s(rival), contest.tries(rival) >= ENOUGH, self._clock()):
                 return rival
         return None
 
-    def _sooner(
-        self,
-        route: VersionRoute,
-        contest: Contest,
-        leader: str,
-        rivals: list[str],
-        rows: int,
-        row_bytes: int,
-        finish_s: float,
-    ) -> Choice | None:
+    def _sooner(self, case: Case, rivals: list[str], finish_s: float) -> Choice | None:
         """Who has the batch done clearly sooner than in `finish_s`, of those that may run beside the leader."""
         best: Choice | None = None
         now = self._clock()
         for rival in rivals:
-            session = route.sessions[rival]
+            session = case.route.sessions[rival]
             runner = self._runner_of(session.target)
-            if session.target == route.sessions[leader].target or runner is None or not runner.has_free_slot:
+            if session.target == case.session.target or runner is None or not runner.has_free_slot:
                 continue
-            run_s = self._run_s(route, contest, leader, rival, rows, row_bytes)
+            run_s = case.run_s(rival)
             there_s = runner.backlog_s(now) + run_s
             if there_s * SOONER >= finish_s:
                 continue
-            allowed = self.side_by_side(route, leader, rival, rows)
+            allowed = self.side_by_side(case.route, case.leader, rival, case.rows)
             if allowed:
                 best, finish_s = Choice(rival, session, "overflow"), there_s
-            elif best is None and contest.may_try(run_s, allowed is not None, now):
+            elif best is None and case.contest.may_try(run_s, allowed is not None, now):
                 return Choice(rival, session, "tried")
         return best
 
