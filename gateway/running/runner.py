@@ -8,7 +8,6 @@ most recently used first.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import time
@@ -20,7 +19,7 @@ from gateway.batching.padding import fill_padded
 from gateway.errors import RunnerDied
 from gateway.running import wire
 from gateway.running.blame import SUSPECTED_NS, Part, parts
-from gateway.running.instances import together
+from gateway.running.in_flight import InFlight, Work
 from gateway.running.lingering import Lingering
 from gateway.running.loading import Loading
 from gateway.running.restarts import Restarts
@@ -30,14 +29,6 @@ from gateway.running.slots import SlotMemory
 
 MOST_INSTANCES = 16
 """Most batches that run at once in one runner, whatever the cores: their slots take address space, no memory."""
-
-GRACE_S = 0.1
-PATIENCE = 10.0
-"""A run is called hung only after this many times its expected time: a client's short deadline must not kill it."""
-
-PREFETCH_FROM_S = 0.0003
-"""Behind a batch that is expected to be over sooner none is prefetched: the runner would hardly wait for it, and what
-comes meanwhile makes it larger, which saves both sides more."""
 
 log = logging.getLogger("forgeway.runner")
 
@@ -57,36 +48,6 @@ class Process(Protocol):
 
 Connect = Callable[[str, SlotMemory, Callable[[bytes], None], Callable[[Death], None]], Process]
 """(target, slots, on_message, on_death): how a runner is come by."""
-
-
-class Work(Protocol):
-    """A batch as the runner sees it (gateway/batching/batcher.py)."""
-
-    items: list[Item]
-    rows: int
-    padded: int
-    expected_s: float
-    session: Session
-    deadline_ns: int
-    sent_ns: int
-
-    def done(self, done: wire.Done, slot: memoryview) -> None: ...
-
-    def failed(self, text: str) -> None: ...
-
-    def died(self, error: RunnerDied, part: Part) -> None: ...
-
-
-class Sent:
-    """A batch in the runner: where it lies, beside how many it may run, and since when it runs (0: it waits)."""
-
-    __slots__ = ("begun_ns", "instances", "slot", "work")
-
-    def __init__(self, slot: int, work: Work, instances: int) -> None:
-        self.slot = slot
-        self.work = work
-        self.instances = instances
-        self.begun_ns = 0
 
 
 class Runner:
@@ -111,18 +72,9 @@ class Runner:
         self._on_free = on_free
         self._on_death = on_death
         self._loading = Loading(self._send, load_timeout_s)
-        self._free = list(range(self._slots))
-        self._sent: dict[int, Sent] = {}
-        """By batch number, oldest first: the first `_begun` run, at most one more is prefetched, so that the runner
-        never waits for the gateway between batches and queues stay here."""
-        self._begun = 0
-        self._ended_ns = 0
-        self._room = 0
-        """Batches there may be beside those that are there, the last one included."""
-        self._batches = 0
+        self._flight = InFlight(self._memory, int(crowded_s * 1e9))
         self._lingering = Lingering()
         self._connect = connect
-        self._crowded_ns = int(crowded_s * 1e9)
         self._process: Process | None = None
         self._closed: asyncio.Event | None = None
         self._restart: asyncio.TimerHandle | None = None
@@ -146,14 +98,11 @@ class Runner:
 
     @property
     def has_free_slot(self) -> bool:
-        sent = self._sent
-        if not sent:
-            return self.ready and bool(self._free)
-        return self.ready and self._begun == len(sent) and bool(self._free) and len(sent) < self._room
+        return self.ready and self._flight.has_room
 
     @property
     def inflight(self) -> int:
-        return len(self._sent)
+        return len(self._flight)
 
     @property
     def sessions(self) -> tuple[Session, ...]:
@@ -161,22 +110,15 @@ class Runner:
 
     def backlog_s(self, now_ns: int) -> float:
         """Seconds until a batch that is sent now would begin, as far as runs take what is expected of them."""
-        sent = self._sent.values()
-        if len(sent) < min([one.instances for one in sent], default=1):
-            return 0.0
-        left_s = 0.0
-        for one in sent:
-            ran_s = (now_ns - one.begun_ns) / 1e9 if one.begun_ns else 0.0
-            left_s += max(0.0, one.work.expected_s - ran_s) / one.instances
-        return left_s
+        return self._flight.backlog_s(now_ns)
 
     def ran_at(self, moment_ns: int) -> bool:
         """Whether a batch ran then, or not long after. For moments that have just been."""
-        return self._ended_ns >= moment_ns or any(0 < one.begun_ns <= moment_ns for one in self._sent.values())
+        return self._flight.ran_at(moment_ns)
 
     def items(self) -> Iterator[Item]:
         """Every item in flight."""
-        return (item for sent in self._sent.values() for item in sent.work.items)
+        return (item for work in self._flight for item in work.items)
 
     def start(self) -> None:
         for slot in range(self._slots):
@@ -197,48 +139,31 @@ class Runner:
     def dispatch(self, work: Work) -> None:
         """Copy the inputs into a free slot and tell the runner. Only when `has_free_slot`."""
         assert self._process is not None
-        slot = self._free.pop()
+        slot = self._flight.free.pop()
         work.sent_ns = time.monotonic_ns()
-        memory = self._memory.slots[slot]
+        memory, session = self._memory.slots[slot], work.session
         places, end = fill_padded(memory, work.items, work.padded) if work.padded else fill(memory, work.items)
-        self._batches += 1
-        session = work.session
-        # Whoever may have killed a runner is alone in its batch the next time, and has none beside it: that will tell.
-        instances = 1 if work.items[0].attempts else min(session.instances(work.sent_ns), self._slots - 1)
-        self._sent[self._batches] = Sent(slot, work, instances)
-        self._begin(work.sent_ns)
-        quick = work.expected_s < PREFETCH_FROM_S
-        self._room = instances if quick else self._slots
+        number, instances = self._flight.add(slot, work)
         self._memory.used(slot, end)
         session.last_used = work.sent_ns
-        self._process.send(wire.pack_run(slot, session.load.session, self._batches, end, places, instances))
+        self._process.send(wire.pack_run(slot, session.load.session, number, end, places, instances))
 
     def linger(self) -> None:
         """Wait a moment, on the spot, for the one batch in flight, if it is worth it (lingering.py)."""
-        if self._process is None or not self._sent:
+        if self._process is None or not self._flight:
             return
-        work = next(iter(self._sent.values())).work
+        work = next(iter(self._flight))
         if self._lingering.worth_it(work.expected_s) and (data := self._lingering.wait(self._process.receive_now)):
             self._take(data)
 
     def sweep(self) -> None:
         """Kill a process whose batch, or whose opening of a session, is over its time. Called every few ms."""
-        now = time.monotonic_ns()
-        for sent in self._sent.values():
-            work = sent.work
-            patience_s = PATIENCE * work.expected_s + GRACE_S
-            begun_ns, others_ns = self._memory.marks[sent.slot], 0
-            if begun_ns <= 0:
-                begun_ns, others_ns = sent.begun_ns, self._crowded_ns
-            due_ns = max(work.deadline_ns + int(GRACE_S * 1e9), begun_ns + int(patience_s * 1e9))
-            if begun_ns and now > due_ns + others_ns:
-                self._kill("hang")
-        if self._loading.overdue:
+        if self._flight.hangs(time.monotonic_ns()) or self._loading.overdue:
             self._kill("hang")
 
     def trim(self) -> None:
         """Give memory of unusually large batches back. Called about once a second."""
-        self._memory.trim(self._free)
+        self._memory.trim(self._flight.free)
 
     async def close(self) -> None:
         """End the process and release everything; batches still running are failed."""
@@ -264,7 +189,7 @@ class Runner:
                 case wire.Done() as done:
                     self._finish(done)
                 case wire.Failed() as failed:
-                    self._pop(failed).failed(failed.text)
+                    self._flight.pop(failed).failed(failed.text)
                 case wire.Ready():
                     self.ready = True
                     self._restarts.ready()
@@ -281,44 +206,9 @@ class Runner:
         reach = max((place.offset + place.nbytes for place in done.places), default=0)
         if reach > self._memory.slot_bytes:
             raise wire.WireError(f"outputs end at {reach}, beyond the slot")
-        work = self._pop(done)
-        if self._crowded_ns:  # until the runner turned to it, it ran batches of others
-            work.sent_ns = max(work.sent_ns, -self._memory.marks[done.slot])
+        work = self._flight.pop(done)
         self._memory.used(done.slot, reach)
         work.done(done, self._memory.slots[done.slot])
-
-    def _pop(self, message: wire.Done | wire.Failed) -> Work:
-        """Take the batch out of flight. Its slot is refilled by the next dispatch, which comes after this callback."""
-        sent = self._sent.get(message.batch)
-        if sent is None or sent.slot != message.slot:
-            raise wire.WireError(f"no batch {message.batch} is in flight in slot {message.slot}")
-        del self._sent[message.batch]
-        self._free.append(sent.slot)
-        self._ended_ns = message.end_ns
-        self._begin(message.end_ns)
-        return sent.work
-
-    def _begin(self, since_ns: int) -> None:
-        """Note which batches run now; those that did not before run since `since_ns`.
-
-        A prefetched batch waits in its slot until one before it has run: that is time in the queue, not of input.
-        """
-        sent = self._sent.values()
-        self._begun = together([one.instances for one in sent]) if len(sent) > 1 else len(sent)
-        now = time.monotonic_ns()
-        for one in itertools.islice(sent, self._begun):
-            if not one.begun_ns:
-                one.begun_ns = now
-                one.work.sent_ns = max(one.work.sent_ns, since_ns)
-
-    def _begun_first(self) -> tuple[list[Sent], int]:
-        """What is in flight, and how many of the first ran. Where others use the runner too, its marks tell."""
-        in_flight = list(self._sent.values())
-        if not self._crowded_ns:
-            return in_flight, self._begun
-        marks = self._memory.marks
-        in_flight.sort(key=lambda sent: marks[sent.slot] <= 0)
-        return in_flight, sum(marks[sent.slot] > 0 for sent in in_flight)
 
     def _dead(self, death: Death) -> None:
         """Blame what it was doing, start another."""
@@ -335,10 +225,8 @@ class Runner:
 
     def _blame(self, death: Death) -> None:
         """The session being opened is the suspect if there is one, else the batches that ran; the rest stood by."""
-        in_flight, begun = self._begun_first()
+        works, begun = self._flight.lost()
         begun = 0 if self._loading.died(death.words) else begun
-        works = [sent.work for sent in in_flight]
-        self._sent, self._begun, self._free = {}, 0, list(range(self._slots))
         suspected_until_ns = time.monotonic_ns() + SUSPECTED_NS
         told = parts([work.session.subject for work in works], begun)
         if death.crowded:

@@ -173,13 +173,13 @@ def test_a_cancelled_call_never_runs(tmp_path):
     async def test():
         async with grpc_serving(tmp_path, {"mlp": zoo.mlp()}) as client:
             [runner] = client.serving.runners._runners.values()
-            free, runner._free = runner._free, []  # nothing can be dispatched
+            free, runner._flight.free = runner._flight.free, []  # nothing can be dispatched
             batcher = client.serving.batchers["mlp", "1"]
             call = client.ModelInfer(request("mlp", {"x": X}))
             await until(lambda: batcher.depth == 1)
             call.cancel()
             await until(lambda: client.serving.admission.inflight == 0)
-            runner._free = free
+            runner._flight.free = free
             assert list((await client.infer("mlp", {"x": X})).raw_output_contents)
             assert sum(model["execution_count"] for model in client.serving.statistics.of("mlp")) == 1
 
@@ -190,7 +190,7 @@ def test_the_deadline_of_the_call_is_the_deadline_of_the_request(tmp_path):
     async def test():
         async with grpc_serving(tmp_path, {"mlp": zoo.mlp()}) as client:
             [runner] = client.serving.runners._runners.values()
-            free, runner._free = runner._free, []
+            free, runner._flight.free = runner._flight.free, []
             client.timeout = 0.2
             with fails(Code.DEADLINE_EXCEEDED):
                 await client.infer("mlp", {"x": X})
@@ -200,7 +200,7 @@ def test_the_deadline_of_the_call_is_the_deadline_of_the_request(tmp_path):
             asked.parameters["timeout"].int64_param = 100_000
             with fails(Code.UNAVAILABLE, "Request timeout expired"):
                 await client.ModelInfer(asked)
-            runner._free = free
+            runner._flight.free = free
 
     run(test())
 
@@ -252,7 +252,7 @@ def test_a_cancelled_stream_withdraws_what_waits(tmp_path):
     async def test():
         async with grpc_serving(tmp_path, {"mlp": zoo.mlp()}) as client:
             [runner] = client.serving.runners._runners.values()
-            free, runner._free = runner._free, []
+            free, runner._flight.free = runner._flight.free, []
 
             async def requests():
                 for _ in range(3):
@@ -264,7 +264,7 @@ def test_a_cancelled_stream_withdraws_what_waits(tmp_path):
             await until(lambda: client.serving.admission.inflight == 3)
             call.cancel()
             await until(lambda: client.serving.admission.inflight == 0)
-            runner._free = free
+            runner._flight.free = free
             await asyncio.gather(reading, return_exceptions=True)
 
     run(test())
