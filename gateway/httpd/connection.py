@@ -18,8 +18,9 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.errors import error_body
+from gateway.httpd.arriving import Arriving
 from gateway.httpd.exchange import Exchange
-from gateway.httpd.heads import END, MOST_BYTES, Heads
+from gateway.httpd.heads import END, LONG_BYTES, MOST_BYTES, Head, Heads
 
 _HEADER_BYTES = 64 * 1024
 _LEAST_BYTES = 16 * 1024
@@ -39,6 +40,10 @@ class Connection(HttpToolsProtocol):
     idle_since: float | None = None
     head = b""
     """The whole head that the current read began with; empty when it did not."""
+    awaited: Head | None = None
+    """Whose long body is being read (arriving.py)."""
+    leaving = False
+    """A shutdown began while a body was being read."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -54,6 +59,9 @@ class Connection(HttpToolsProtocol):
             if known is not None and len(data) == end + known.length and self._free():
                 self.in_headers, self.receiving_since = False, None
                 self._begin({**known.scope, **self.of_connection}, True, [data[end:]])
+                return
+            if known is not None and known.welcome and len(data) < end + known.length and self._free():
+                self._await_body(known, data, end)
                 return
             self.between = False
         self.received += len(data)
@@ -82,12 +90,15 @@ class Connection(HttpToolsProtocol):
         scope["raw_path"] = self.root_path.encode("ascii") + raw_path
         scope["query_string"] = url.query or b""
         keep_alive = version != "1.0" and parser.should_keep_alive()
+        learnt = None
         if self.head and keep_alive and not upgrade:
-            _heads.learn(self.head, scope)  # type: ignore[arg-type]
+            learnt = _heads.learn(self.head, scope)  # type: ignore[arg-type]
         self.head = b""
         free = self._free()
         cycle = self._begin(scope, keep_alive, [], start=free)
         cycle.more_body, cycle.waiting_for_100_continue = True, self.expect_100_continue
+        if learnt is not None and learnt.length >= LONG_BYTES:
+            cycle.trial = learnt
         if not free:  # it came before the answer to the one before
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
@@ -113,6 +124,20 @@ class Connection(HttpToolsProtocol):
         else:
             self.idle_since = self.loop.time()
 
+    def body_arrived(self, body: bytes) -> None:
+        """The long body that was waited for is there whole."""
+        assert self.awaited is not None
+        scope, self.awaited, self.receiving_since = self.awaited.scope, None, None
+        self.transport.set_protocol(self)
+        self._begin({**scope, **self.of_connection}, not self.leaving, [body])
+
+    def shutdown(self) -> None:
+        """Close when nothing is under way, else with the next answer."""
+        if self.awaited is None:
+            super().shutdown()
+        else:
+            self.leaving = True
+
     def sweep(self, now: float, limit_s: float) -> None:
         """Cut the connection off when its request arrives too slowly, close it when none comes."""
         if self.idle_since is not None and now - self.idle_since > self.timeout_keep_alive:
@@ -126,7 +151,7 @@ class Connection(HttpToolsProtocol):
 
     def refuse(self, status: bytes, text: str) -> None:
         """Answer below ASGI, unless an answer has begun, and close."""
-        if self.in_headers or not self.cycle.response_started:
+        if self.in_headers or self.awaited is not None or not self.cycle.response_started:
             body = error_body(text)
             head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(head % (status, len(body)) + body)
@@ -139,6 +164,12 @@ class Connection(HttpToolsProtocol):
     def _free(self) -> bool:
         """Whether no request of this connection is being answered."""
         return self.cycle is None or self.cycle.response_complete
+
+    def _await_body(self, known: Head, data: bytes, end: int) -> None:
+        """Have the rest of a long body read where it stays. Its request begins when it is there."""
+        self.awaited, self.in_headers = known, False
+        self.receiving_since, self.received = self.loop.time(), len(data) - end
+        self.transport.set_protocol(Arriving(self, known.length, memoryview(data)[end:]))
 
     def _begin(self, scope: Any, keep_alive: bool, body: list[bytes], start: bool = True) -> Exchange:
         cycle = self.cycle = Exchange(

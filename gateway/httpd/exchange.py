@@ -16,6 +16,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from gateway.httpd.heads import Head
 from gateway.httpd.lines import Header, Lines, rendered
 
 _JOIN_BELOW = 1 << 16
@@ -56,6 +57,8 @@ class Exchange(RequestResponseCycle):
     expected_content_length = 0
     access_log = False
     held: Any = None
+    trial: Head | None = None
+    """One that is welcome if this request is."""
     _given = False
     _waiting = 0
     """Bytes in `pieces`."""
@@ -109,6 +112,8 @@ class Exchange(RequestResponseCycle):
         """ASGI's `send`."""
         start = self.held
         if start is None:
+            if self.trial is not None and message["type"] == "http.response.start":
+                self.trial.welcome = message["status"] == 200
             if message["type"] == "http.response.start" and not self.response_started and self._can_wait(message):
                 self.held = message
                 self.response_started = True

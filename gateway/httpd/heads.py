@@ -7,7 +7,7 @@ heads rarely come twice, and what is kept of one is shared by all requests that 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 END = b"\r\n\r\n"
 MOST_BYTES = 2048
@@ -19,11 +19,22 @@ FIELDS = "forgeway.fields"
 _MOST = 1024
 
 
-class Head(NamedTuple):
-    """`scope`: what ASGI is told of the request, but for its connection. `length`: bytes of the body."""
+LONG_BYTES = 1 << 16
+"""Bodies as long as this seldom arrive with their head."""
 
-    scope: dict[str, Any]
-    length: int
+
+class Head:
+    """`scope`: what ASGI is told of the request, but for its connection. `length`: bytes of the body.
+
+    `welcome`: a request with it was answered with 200, so whoever sends it may, and the body is not too long.
+    """
+
+    __slots__ = ("length", "scope", "welcome")
+
+    def __init__(self, scope: dict[str, Any], length: int) -> None:
+        self.scope = scope
+        self.length = length
+        self.welcome = False
 
 
 class Heads:
@@ -33,21 +44,24 @@ class Heads:
         self._known: dict[bytes, Head] = {}
         self.get = self._known.get
 
-    def learn(self, head: bytes, scope: dict[str, Any]) -> None:
+    def learn(self, head: bytes, scope: dict[str, Any]) -> Head | None:
         """Remember what the parser made of `head`, if it is the plain head of a prediction with a body of known size.
 
         `scope` is a request's: what belongs to its connection is left out.
         """
+        if (known := self._known.get(head)) is not None:
+            return known
         if len(head) > MOST_BYTES or scope["method"] != "POST" or not scope["path"].endswith(("/infer", ":predict")):
-            return
+            return None
         fields = dict(scope["headers"])
         length = fields.get(b"content-length", b"")
         if not length.isdigit() or scope["http_version"] != "1.1" or not fields.keys().isdisjoint(_UNUSUAL):
-            return
+            return None
         if len(self._known) >= _MOST:
             self._known.clear()
         template = {key: value for key, value in scope.items() if key not in ("server", "client", "state")}
-        self._known[head] = Head({**template, FIELDS: fields}, int(length))
+        found = self._known[head] = Head({**template, FIELDS: fields}, int(length))
+        return found
 
 
 _UNUSUAL = frozenset((b"connection", b"expect", b"transfer-encoding", b"upgrade"))
