@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from gateway.running import wire
 from gateway.running.slots import SlotMemory
 
-POLL_NS = QUICK_NS = 200_000
+POLL_NS = QUICK_NS = 500_000
 """How long the next message is polled for, and how soon it must have come the last time for polling to be worth it."""
 
 
