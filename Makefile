@@ -8,7 +8,7 @@ PERF   := .work/perf_analyzer
 PEERS  := fastapi litserve bentoml mlserver kserve pytriton rayserve
 PIP    := -m pip --quiet --disable-pip-version-check
 
-.PHONY: install clients demo test fuzz lint bench peers bench-peers bench-targets bench-soak serve lock clean
+.PHONY: install clients demo test fuzz lint bench peers bench-peers bench-targets bench-soak bench-while-compiling serve lock clean
 
 install: $(STAMP)
 
@@ -71,6 +71,11 @@ bench-targets: install  ## the target table of benchmarks/README.md, each row wi
 
 bench-soak: install  ## half an hour at 70 % of capacity: latency, errors, memory of every process
 	$(BIN)/python -m benchmarks.soak --minutes 30
+
+bench-while-compiling: install  ## what serving feels of a compilation, and a compilation of serving: about 15 minutes
+	$(BIN)/python -m benchmarks.while_compiling
+	$(BIN)/python -m benchmarks.while_compiling --subjects resnet50 --rounds 3
+	$(BIN)/python -m benchmarks.while_compiling --subjects tiny --connections 8 --durations 2
 
 serve: install
 	$(BIN)/forgeway serve

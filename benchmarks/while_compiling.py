@@ -1,17 +1,20 @@
 """What serving feels of a compilation: p99 of one subject while another model is compiled, against idle.
 
-`python -m benchmarks.while_compiling [--subjects tiny digits] [--rounds 5] [--seconds 4]`
+`python -m benchmarks.while_compiling [--subjects tiny digits] [--rounds 5] [--seconds 4] [--durations 2]`
 
 One gateway with its defaults. The subject is registered and compiled; then windows of load take turns: idle, compiling,
 compiling, idle, ... For every window that compiles a new network is registered (other weights each time, so that no
 finished step is found again) and cancelled when the window is over; a window begins with a step, another one each time,
 and counts only if the compilation was still running at its end. The ratio is taken between neighbours, and the table
 tells its median, least and greatest.
+
+`--durations` asks the other question: how long a compilation takes when nobody is served, and under constant load.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 import time
@@ -47,15 +50,21 @@ class Meanwhile:
 
     def start(self, step: str) -> None:
         """Returns once `step` has begun."""
-        self._seed += 1
-        self._model.write_bytes(mobilenet_v2(seed=self._seed).SerializeToString())
-        policy = {"gate": {"cosine": 0.9}}
-        self._client.register(OTHER, self._model, samples=self._samples, policy=policy)
+        self._register()
         until = time.monotonic() + PATIENCE_S
         while not self._begun(step):
             if time.monotonic() > until:
                 raise RuntimeError(f"no {step} began within {PATIENCE_S:g} s")
             time.sleep(0.1)
+
+    def whole(self) -> float:
+        """Compile one, without a search, to its end; the seconds from registration."""
+        began = time.monotonic()
+        version = self._register(search={"effort": "off"})
+        self._client.wait(OTHER, version, timeout=3 * PATIENCE_S)
+        took = time.monotonic() - began
+        self._client.delete(OTHER)
+        return took
 
     def stop(self) -> bool:
         """End it; whether it was still at work."""
@@ -65,6 +74,12 @@ class Meanwhile:
             time.sleep(0.05)
         time.sleep(1.0)  # its sessions are closed, its children gone
         return bool(running)
+
+    def _register(self, **policy: Any) -> str:
+        self._seed += 1
+        self._model.write_bytes(mobilenet_v2(seed=self._seed).SerializeToString())
+        asked = {"gate": {"cosine": 0.9}} | policy
+        return str(self._client.register(OTHER, self._model, samples=self._samples, policy=asked)["version"])
 
     def _begun(self, step: str) -> bool:
         jobs = [job["id"] for job in self._running() if job["kind"] == "compile"]
@@ -110,15 +125,39 @@ def measure(
     return still, busy
 
 
+def durations(
+    gateway: GatewayProcess, client: Client, subject: Subject, connections: int, rounds: int, folder: Path
+) -> tuple[list[float], list[float]]:
+    """Seconds of a whole compilation, idle and under load, in turns."""
+    request = folder / "request.bin"
+    request.write_bytes(infer_request(gateway.port, subject, None))
+    meanwhile = Meanwhile(client, folder)
+    load = [sys.executable, "-m", "benchmarks.load", str(gateway.port), str(connections), "3600", str(request)]
+    idle: list[float] = []
+    loaded: list[float] = []
+    for _ in range(rounds):
+        idle.append(meanwhile.whole())
+        with subprocess.Popen(load, stdout=subprocess.DEVNULL) as process:
+            try:
+                loaded.append(meanwhile.whole())
+            finally:
+                process.kill()
+    return idle, loaded
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.while_compiling", description=__doc__.split("\n")[0])
     parser.add_argument("--subjects", nargs="+", default=["tiny", "digits"], choices=sorted(SUBJECTS))
     parser.add_argument("--connections", nargs="+", type=int, default=CONNECTIONS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--durations", type=int, default=0, metavar="ROUNDS", help="how long compiling takes instead")
     options = parser.parse_args(argv)
-    print("| subject | c | p50 idle ms | p99 idle ms | p99 compiling ms | p99 ratio | p50 ratio | rate ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    if options.durations:
+        print("| subject | c | seconds of a compilation, idle | under load | ratio |\n|---|---|---|---|---|")
+    else:
+        print("| subject | c | p50 idle ms | p99 idle ms | p99 compiling ms | p99 ratio | p50 ratio | rate ratio |")
+        print("|---|---|---|---|---|---|---|---|")
     with (
         tempfile.TemporaryDirectory(prefix="forgeway-while-") as folder,
         GatewayProcess(Path(folder) / "data") as gateway,
@@ -128,6 +167,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             subject = SUBJECTS[name]()
             compile_subject(client, subject, Path(folder), lambda line: print(line, file=sys.stderr, flush=True))
             for connections in options.connections:
+                if options.durations:
+                    idle, loaded = durations(gateway, client, subject, connections, options.durations, Path(folder))
+                    slower = Spread.over([b / a for a, b in zip(idle, loaded, strict=True)])
+                    print(
+                        f"| {name} | {connections} | {Spread.over(idle).text('.1f')} "
+                        f"| {Spread.over(loaded).text('.1f')} | {slower.text()} |",
+                        flush=True,
+                    )
+                    continue
                 still, busy = measure(
                     gateway, client, subject, connections, options.rounds, options.seconds, Path(folder)
                 )
@@ -139,7 +187,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                     f"| {ratios(busy, still, 'p50_s').text()} | {ratios(busy, still).text()} |",
                     flush=True,
                 )
-    print(f"\nTarget: p99 ratio at most {TARGET}. Windows begin with {', '.join(STEPS)}, in turns.")
+    if not options.durations:
+        print(f"\nTarget: p99 ratio at most {TARGET}. Windows begin with {', '.join(STEPS)}, in turns.")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from typing import Any
 
 import msgspec
 
-from compilers.cores import cores_for, idle_class
+from compilers.cores import Tending, idle_class
 from compilers.patience import patiently
 from compilers.reproduce import reproduce_script
 from compilers.stepkey import Step
+from compilers.traffic import Traffic
 from model_store.entities import Digest, Job
 from model_store.sandbox import GIB, Limits, Outcome, run_confined
 from model_store.store import ModelStore
@@ -47,9 +48,18 @@ class Stopped(Exception):
 
 
 class Isolation:
-    """Runs the steps of one job. `stopped` is asked all the time; no step outlives `deadline` (monotonic seconds)."""
+    """Runs the steps of one job. `stopped` is asked all the time; no step outlives `deadline` (seconds of `clock`)."""
 
-    def __init__(self, store: ModelStore, job: Job, workdir: Path, *, nice: int, stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        store: ModelStore,
+        job: Job,
+        workdir: Path,
+        *,
+        nice: int,
+        stopped: Callable[[], bool],
+        traffic: Traffic | None = None,
+    ) -> None:
         self.store = store
         self.job = job
         self.deadline = math.inf
@@ -57,10 +67,15 @@ class Isolation:
         self._workdir = workdir
         self._nice = nice
         self._stopped = stopped
+        self._traffic = traffic or Traffic()
+
+    def clock(self) -> float:
+        """What deadlines are counted in: slower seconds while compiling makes way for requests."""
+        return self._traffic.clock()
 
     @property
     def out_of_time(self) -> bool:
-        return time.monotonic() >= self.deadline
+        return self.clock() >= self.deadline
 
     def begin(self) -> None:
         """Start a new trail: what `reproduce_script` tells is what ran since."""
@@ -112,21 +127,25 @@ class Isolation:
             workdir = Path(folder)
             inputs = {name: self.store.blobs.path(digest) for name, digest in step.inputs.items()}
             (workdir / "request.json").write_bytes(msgspec.json.encode(step.params))
+            tending = Tending(step.name, self._nice, self._traffic)
             limits = Limits(
-                seconds=min(86_400.0, max(0.1, self.deadline - time.monotonic())),
+                seconds=min(86_400.0, max(0.1, self.deadline - self.clock())),
                 nice=self._nice,
                 idle=idle_class(self._nice),
-                cores=cores_for(step.name, self._nice),
+                cores=tending.cores,
                 writable=(str(workdir),),
                 readable=(str(workdir), str(self.store.blobs.root), str(Path(__file__).resolve().parent)),
             )
-            outcome = run_confined(
-                "compilers.steps",
-                [step.name, "request.json", *(f"{name}={path}" for name, path in inputs.items())],
-                limits=limits,
-                workdir=workdir,
-                cancelled=self._stopped,
-            )
+            with tending:
+                outcome = run_confined(
+                    "compilers.steps",
+                    [step.name, "request.json", *(f"{name}={path}" for name, path in inputs.items())],
+                    limits=limits,
+                    workdir=workdir,
+                    cancelled=self._stopped,
+                    tend=tending,
+                    clock=self.clock,
+                )
             if outcome.cause == "cancelled":
                 raise Stopped
             if not outcome.ok:

@@ -4,7 +4,7 @@ Two lanes, so that a new model answers at once while others compile for minutes:
 priority), one compiles (lowest priority). A worker may be killed at any instruction: whatever it held is claimed again
 when the lease ends, finished steps are not repeated, and nothing of it is visible before it is whole.
 
-    python -m compilers.worker --data DIR [--database-url URL]
+    python -m compilers.worker --data DIR [--database-url URL] [--beside-gateway]
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -28,9 +29,10 @@ from compilers.lease import Lease
 from compilers.patience import AWAY, patiently
 from compilers.pipeline import Rejected
 from compilers.recipe import candidates, idle_techniques
-from compilers.search import search
+from compilers.search import ranking, search
 from compilers.tidying import keep_tidy
 from compilers.timing import planning
+from compilers.traffic import Traffic
 from model_store.entities import Job, JobKind, JobState, Variant, Verdict
 from model_store.errors import LeaseLost, NotFound
 from model_store.policy import Policy
@@ -62,10 +64,12 @@ def run_worker(
     lease_s: float = LEASE_S,
     poll_s: float = POLL_S,
     nice: int = LOWEST_PRIORITY,
+    traffic: Traffic | None = None,
 ) -> None:
     """Work until `stop` is set. Jobs in hand are then given back at once, their children ended.
 
-    `nice`: of the children that compile. An error that no lane should meet stops both and leaves here.
+    `nice`: of the children that compile. `traffic`: whether requests are answered beside it, where somebody says. An
+    error that no lane should meet stops both and leaves here.
     """
     name = f"{socket.gethostname()}:{os.getpid()}"
     errors: list[Exception] = []
@@ -73,7 +77,7 @@ def run_worker(
 
     def follow(lane: Lane) -> None:
         try:
-            _follow(store, stop, lane, name, lease_s, poll_s)
+            _follow(store, stop, lane, name, traffic or Traffic(), lease_s, poll_s)
         except Exception as exc:
             errors.append(exc)
             stop.set()
@@ -104,7 +108,9 @@ def _folder_prefix(pid: int | str) -> str:
     return f"job-{socket.gethostname()}-{pid}-"
 
 
-def _follow(store: ModelStore, stop: threading.Event, lane: Lane, worker: str, lease_s: float, poll_s: float) -> None:
+def _follow(
+    store: ModelStore, stop: threading.Event, lane: Lane, worker: str, traffic: Traffic, lease_s: float, poll_s: float
+) -> None:
     """Claim and work. Between claims only the catalog's sequence is read, so that idle lanes cost next to nothing."""
     seen, asked, pause = -1, 0.0, poll_s
     while not stop.wait(pause):
@@ -117,20 +123,22 @@ def _follow(store: ModelStore, stop: threading.Event, lane: Lane, worker: str, l
             job = store.catalog.claim(worker, [lane.kind], lease_s)
             if job is not None:
                 seen, pause = -1, 0.0  # there may be more
-                _work(store, job, lane, stop, lease_s)
+                _work(store, job, lane, stop, traffic, lease_s)
         except AWAY as exc:
             seen, pause = -1, min(2 * max(pause, poll_s), 5.0)
             log.warning("%s lane: the catalog does not answer, trying again in %.1f s: %s", lane.kind, pause, exc.orig)
 
 
-def _work(store: ModelStore, job: Job, lane: Lane, stop: threading.Event, lease_s: float) -> None:
+def _work(store: ModelStore, job: Job, lane: Lane, stop: threading.Event, traffic: Traffic, lease_s: float) -> None:
     """Hold the job while it is worked on, then end it or give it back."""
     log.info("job %s: %s %s/%s for %s, attempt %d", job.id, job.kind, job.name, job.version, job.target, job.attempt)
     with (
         Lease(store.catalog, job, lease_s) as lease,
         tempfile.TemporaryDirectory(prefix=_folder_prefix(os.getpid()), dir=store.work) as workdir,
     ):
-        isolation = Isolation(store, job, Path(workdir), nice=lane.nice, stopped=lambda: stop.is_set() or lease.lost)
+        isolation = Isolation(
+            store, job, Path(workdir), nice=lane.nice, stopped=lambda: stop.is_set() or lease.lost, traffic=traffic
+        )
         try:
             lane.work(store, job, isolation)
             patiently(lambda: store.catalog.finish(job, JobState.SUCCEEDED))
@@ -159,7 +167,7 @@ def _give_back(store: ModelStore, job: Job, error: str | None = None) -> None:
 
 
 def _publish_reference(store: ModelStore, job: Job, isolation: Isolation) -> None:
-    isolation.deadline = time.monotonic() + PROBE_SECONDS
+    isolation.deadline = isolation.clock() + PROBE_SECONDS
     version = patiently(lambda: store.catalog.version(job.name, job.version))
     _publish(store, isolation, pipeline.publish_reference(version, isolation))
 
@@ -167,7 +175,7 @@ def _publish_reference(store: ModelStore, job: Job, isolation: Isolation) -> Non
 def _compile_target(store: ModelStore, job: Job, isolation: Isolation) -> None:
     version = patiently(lambda: store.catalog.version(job.name, job.version))
     policy = Policy.model_validate(job.request.get("policy", version.policy))
-    isolation.deadline = time.monotonic() + policy.budget_seconds
+    isolation.deadline = isolation.clock() + policy.budget_seconds
     subject = pipeline.subject_of(version, policy, job.target, isolation)
     for reference in planning.reference_planned(subject, isolation):
         _publish(store, isolation, reference)
@@ -191,6 +199,8 @@ def _compile_target(store: ModelStore, job: Job, isolation: Isolation) -> None:
         _publish(store, isolation, found)
     for planned in planning.winners_planned(subject, isolation):
         _publish(store, isolation, planned)
+    for described in ranking.ranked(subject, recipes, isolation):
+        _publish(store, isolation, described)
 
 
 def _publish(store: ModelStore, isolation: Isolation, variant: Variant) -> None:
@@ -205,15 +215,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="the gateway's data folder")
     parser.add_argument("--database-url", help="the catalog, where it is not in the data folder")
+    parser.add_argument("--beside-gateway", action="store_true", help="standard input says whether it is serving")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    traffic = Traffic()
+    if options.beside_gateway:
+        traffic.listen(sys.stdin.fileno())
     store = ModelStore.open(options.data, options.database_url)
     try:
-        run_worker(store, stop)
+        run_worker(store, stop, traffic=traffic)
     finally:
         store.close()
 

@@ -17,6 +17,8 @@ class Admission:
         self.limit = limit
         self.max_bytes = max_bytes
         self.inflight = 0
+        self.entered = 0
+        """All that ever were let in."""
         self.bytes = 0
         self.draining = False
         self._empty = asyncio.Event()
@@ -33,6 +35,7 @@ class Admission:
         if not self.inflight:
             self._empty.clear()
         self.inflight += 1
+        self.entered += 1
         self.bytes += nbytes
 
     def leave(self, nbytes: int) -> None:

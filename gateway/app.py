@@ -12,6 +12,7 @@ import gc
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import partial
 from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from gateway import uploads
 from gateway.accounts import Accounts
 from gateway.auth import Keyring, is_loopback
 from gateway.bodies import BoundedBodies
-from gateway.children import Child
+from gateway.compiling import CompileWorker, watch
 from gateway.errors import APPLICATION_JSON, GatewayError, error_body, status_of, text_of
 from gateway.everyone import Alone, Everyone
 from gateway.fastlane import FastLane
@@ -169,7 +170,7 @@ async def _closed_with(grpc: GrpcServer, closing: asyncio.Event, patience_s: flo
 @contextlib.asynccontextmanager
 async def started(settings: Settings, serving: Serving, everyone: Everyone | None = None) -> AsyncIterator[Gateway]:
     """Everything, running: what answers, and what there is once. Raises StartRefused, StoreError."""
-    worker = _worker(settings) if settings.compile else None
+    worker = CompileWorker(settings) if settings.compile else None
     async with opened(settings, serving, everyone, worker) as gateway, contextlib.AsyncExitStack() as stack:
         await asyncio.to_thread(uploads.sweep, settings.data / "uploads")
         accounts = Accounts(gateway.store, serving.metrics)
@@ -177,12 +178,14 @@ async def started(settings: Settings, serving: Serving, everyone: Everyone | Non
         if worker is not None:
             worker.start()
             stack.push_async_callback(worker.stop)
+            traffic = watch(serving.admission, partial(worker.tell, "gateway"))
+            await stack.enter_async_context(background(traffic=traffic))
         yield gateway
 
 
 @contextlib.asynccontextmanager
 async def opened(
-    settings: Settings, serving: Serving, everyone: Everyone | None = None, worker: Child | None = None
+    settings: Settings, serving: Serving, everyone: Everyone | None = None, worker: CompileWorker | None = None
 ) -> AsyncIterator[Gateway]:
     """What every process that answers is made of, running. Raises StartRefused, StoreError."""
     async with contextlib.AsyncExitStack() as stack:
@@ -258,13 +261,6 @@ async def _keyring(settings: Settings, store: ModelStore) -> Keyring:
             f"`forgeway keys create --data {settings.data}`, or say --insecure if the network is trusted"
         )
     return keyring
-
-
-def _worker(settings: Settings) -> Child:
-    args = ["--data", str(settings.data.absolute())]
-    if settings.database_url is not None:
-        args += ["--database-url", settings.database_url]
-    return Child("worker", "compilers.worker", args)
 
 
 def _drain(gateway: Gateway) -> None:

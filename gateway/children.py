@@ -25,6 +25,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S, LIVED_S = 0.5, 30.0, 60.0
 class Child:
     """`python -m module args...`, supervised. `pid` is None while it is down; `starts` counts its lives."""
 
+    stdin = asyncio.subprocess.DEVNULL
+
     def __init__(
         self, name: str, module: str, args: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> None:
@@ -81,7 +83,7 @@ class Child:
         """Begin a life."""
         return await asyncio.create_subprocess_exec(
             *self._command,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=self.stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=self._environment,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from gateway.auth import Keyring
-from gateway.children import Child
+from gateway.compiling import CompileWorker
 from gateway.everyone import Alone, Everyone
 from gateway.routing.follow import Follower
 from gateway.serve import Serving
@@ -26,7 +26,7 @@ class Gateway:
     serving: Serving
     follower: Follower
     keyring: Keyring
-    worker: Child | None
+    worker: CompileWorker | None
     controls: ServerControls
     everyone: Everyone = field(default_factory=Alone)
     cuda_regions: CudaRegions = field(default_factory=CudaRegions)

@@ -36,6 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 _STDERR_TAIL, _LINE = 8_000, 1 << 16
+_LOOK_S = 0.1
 _OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "annot allocate memory", "emory allocation")
 """How Python, C++, libc and OpenBLAS say it."""
 _SECRETS = ("SECRET", "TOKEN", "PASSW", "CREDENTIAL", "_KEY", "DATABASE_URL", "PGSERVICE")
@@ -80,13 +81,16 @@ def run_confined(
     workdir: Path,
     on_line: Callable[[str], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    tend: Callable[[int], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Run `python -m module args...` confined in `workdir`; never raises for what the child does.
 
-    `on_line` gets every stdout line as it comes; `cancelled` is asked twice a second and kills the child when true.
+    `on_line` gets every stdout line as it comes. `cancelled` is asked ten times a second and kills the child when true;
+    `tend` is as often called with the child's pid, which is its process group too. `clock`: what its seconds are of.
     """
     child = spawn_confined(module, args, limits=limits, workdir=workdir)
-    started = time.monotonic()
+    started, begun = time.monotonic(), clock()
     stderr: deque[str] = deque(maxlen=200)
     readers = [
         threading.Thread(target=_pump, args=(cast(IO[bytes], child.stdout), on_line or (lambda _: None)), daemon=True),
@@ -96,14 +100,16 @@ def run_confined(
         reader.start()
     verdict, usage = "", None
     while usage is None:
-        remaining = limits.seconds - (time.monotonic() - started)
+        remaining = limits.seconds - (clock() - begun)
         if remaining <= 0:
             verdict = "timeout"
         elif cancelled is not None and cancelled():
             verdict = "cancelled"
         if verdict:
             kill_group(child)
-        usage = _wait(child, min(0.5, remaining) if not verdict else 30.0)
+        elif tend is not None:
+            tend(child.pid)
+        usage = _wait(child, min(_LOOK_S, remaining) if not verdict else 30.0)
         if verdict and usage is None:
             raise RuntimeError(f"child {child.pid} survived SIGKILL: the kernel holds it")
     for reader in readers:

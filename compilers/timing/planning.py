@@ -6,7 +6,6 @@ win is proven again in that one, and where that fails the variant keeps the sett
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -30,14 +29,14 @@ def with_reference_plan(subject: Subject, isolation: Isolation) -> Subject:
 
     Every target waits for it and none is to blame: what it takes is added to the budget.
     """
-    began = time.monotonic()
+    began = isolation.clock()
     artifact = Artifact({"model.onnx": subject.version.model}, walk.REFERENCE_OPTIONS, subject.version.size_bytes)
     try:
         return replace(subject, plan=_measured(subject, artifact, walk.REFERENCE_TARGET, REFERENCE, isolation))
     except StepFailed:
         return subject
     finally:
-        isolation.deadline += min(time.monotonic() - began, subject.policy.budget_seconds)
+        isolation.deadline += min(isolation.clock() - began, subject.policy.budget_seconds)
 
 
 def reference_planned(subject: Subject, isolation: Isolation) -> Iterator[Variant]:

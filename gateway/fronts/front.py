@@ -20,6 +20,7 @@ from typing import Any
 import uvloop
 
 from gateway import app
+from gateway.compiling import watch
 from gateway.errors import NotReady
 from gateway.everyone import done
 from gateway.fronts.borrowed import Borrowing
@@ -65,7 +66,8 @@ async def run(end: socket.socket) -> None:
     borrowing = Borrowing(link)
     health = CommonHealth(lambda subject, cause: link.tell("variant_died", subject=subject, cause=cause))
     serving = Serving(settings, ledger, health, borrowing.connect)
-    async with app.opened(settings, serving, Upward(link)) as gateway:
+    traffic = watch(serving.admission, lambda flows: link.tell("traffic", flows=flows))
+    async with app.opened(settings, serving, Upward(link)) as gateway, app.background(traffic=traffic):
         draining = asyncio.Event()
         link.listen(
             {

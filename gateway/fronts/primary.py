@@ -206,7 +206,12 @@ class Front(Child):
             "lend": lambda **loan: lending.lend(link, **loan),
             "kill": lambda number, why: lending.kill(link, number, why),
             "variant_died": variant_died,
+            "traffic": self._tell_worker,
         }
+
+    def _tell_worker(self, flows: bool) -> None:
+        if self._gateway.worker is not None:
+            self._gateway.worker.tell(self.name, flows)
 
     def _tell_what_holds(self, link: Link) -> None:
         """What was done before it began; what is done from now on, it is told like the others."""
@@ -227,6 +232,7 @@ class Front(Child):
         assert self.link is not None and self.ledger is not None
         self.up = False
         self.link.close()
+        self._tell_worker(flows=False)
         self._fronts.lending.left(self.link)
         serving = self._gateway.serving
         serving.statistics.absorb(self.ledger.statistics(), lambda version: version in serving.batchers)
