@@ -21,6 +21,7 @@ from compilers.calibration.feeds import ROWS, feeds
 from compilers.calibration.observe import BUDGET_BYTES, Observed, chunks
 from compilers.calibration.products import Product, View, products
 from compilers.calibration.statistics import Statistics, Writer
+from compilers.memory import return_large_blocks
 
 
 def calibrate(
@@ -37,6 +38,7 @@ def calibrate(
     tensors: the float tensors to look at; all of the main graph when None. grams: keep H = X'X of every product among
     them. Raises ValueError when an input has no samples.
     """
+    return_large_blocks()
     wanted = [name for name in float_tensors(model) if tensors is None or name in tensors]
     seen_by = _views(products(model), wanted)
     rows = ROWS
