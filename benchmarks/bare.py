@@ -1,6 +1,8 @@
 """A variant's session with nothing around it: `python -m benchmarks.bare SPEC.json` runs one row over and over.
 
 In a process of its own, through the same target file that the runner uses, with the same files, options and threads.
+With `pause_s` it sleeps before each run, as a session that is asked by somebody does: its threads have gone to sleep by
+then and its caches have cooled.
 """
 
 from __future__ import annotations
@@ -29,7 +31,11 @@ def main() -> None:
         session.run(inputs)
     times: list[float] = []
     started = time.perf_counter()
-    while (begun := time.perf_counter()) < started + spec["seconds"]:
+    pause_s = spec.get("pause_s", 0.0)
+    while time.perf_counter() < started + spec["seconds"]:
+        if pause_s:
+            time.sleep(pause_s)
+        begun = time.perf_counter()
         session.run(inputs)
         times.append(time.perf_counter() - begun)
     print(json.dumps(Figures.of(times, len(times) / (time.perf_counter() - started)).as_dict()))

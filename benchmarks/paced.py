@@ -1,22 +1,26 @@
 """Load at a given rate from a process of its own, every answer checked: `python -m benchmarks.paced SPEC.json`.
 
-Open loop: requests leave at planned moments whether or not earlier ones were answered. A time counts from the planned
-moment, of which only the timer's own grain (`GRAIN_S`) is forgiven: a client or a server that stalls does not hide it.
-Without a rate the loop is closed, each connection asks again at once: that is how capacity is measured, with the same
-client. One JSON object is printed for each window of time and model, and one at the end for each model (window -1).
+Open loop: requests leave at planned moments whether or not earlier ones were answered, those of one tick (`TICK_S`)
+together. A time counts from the planned moment, and nothing is forgiven: a client or a server that stalls does not hide
+it. Without a rate the loop is closed, each connection asks again at once: that is how capacity is measured, with the
+same client. One JSON object is printed for each window of time and model, and one at the end for each model (window
+-1).
+
+It shares the machine with what it measures, so it costs little: an answer in one piece is recognised by its bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import random
 import sys
 import time
 from array import array
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -24,12 +28,17 @@ from typing import Any, cast
 import numpy as np
 import uvloop
 
+from benchmarks.ticks import Ticks
 from gateway.client.tensors import LENGTH_HEADER, decode
 
-GRAIN_S = 0.002
+TICK_S = 0.001
+WARM_UP_S = 1.0
+"""What is planned before that is sent and checked, not timed: here every answer is new, and so is the load there."""
+
 LEAST_COSINE = 0.95
-_LENGTH, _HEAD = b"content-length:", LENGTH_HEADER.encode() + b":"
+_LENGTH, _HEAD = b"\r\ncontent-length: ", b"\r\n" + LENGTH_HEADER.encode() + b": "
 _MOST_KNOWN = 256
+_DRAWN = 10_000
 
 
 @dataclass
@@ -41,15 +50,16 @@ class Question:
     expected: Mapping[str, np.ndarray]
     known: set[bytes] = field(default_factory=set)
 
-    def fault(self, head: bytes, body: bytes) -> str | None:
-        """What is wrong with an answer, or None. Another row's answer points elsewhere and is found out."""
-        if not head.startswith(b"HTTP/1.1 200"):
-            return head.split(b"\r\n", 1)[0].decode("latin-1")
-        length = _number(head, _HEAD)
-        tensors = body if length is None else body[length:]
+    def fault(self, answer: bytes, end: int) -> str | None:
+        """What is wrong with an answer whose head ends at `end`, or None. Another row's answer points elsewhere and is
+        found out."""
+        if not answer.startswith(b"HTTP/1.1 200"):
+            return answer.split(b"\r\n", 1)[0].decode("latin-1")
+        length = _number(answer, _HEAD, end)
+        tensors = answer[end + (length or 0) :]
         if tensors in self.known:
             return None
-        outputs = decode(body, None if length is None else str(length))[1]
+        outputs = decode(answer[end:], None if length is None else str(length))[1]
         for name, value in self.expected.items():
             got = outputs.get(name)
             if got is None or got.shape != value.shape:
@@ -59,7 +69,7 @@ class Question:
             if not cosine >= LEAST_COSINE:
                 return f"output {name!r} has cosine {cosine:.3f} with the reference's"
         if len(self.known) < _MOST_KNOWN:
-            self.known.add(bytes(tensors))
+            self.known.add(tensors)
         return None
 
 
@@ -101,7 +111,7 @@ class Connection(asyncio.Protocol):
         self.load = load
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._question: Question | None = None
-        self._buffer, self._wanted, self._head = bytearray(), 0, b""
+        self._begun = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -111,20 +121,16 @@ class Connection(asyncio.Protocol):
         self.transport.write(question.request)
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        if not self._wanted:
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0:
-                return
-            self._head = bytes(self._buffer[:end])
-            self._wanted = end + 4 + (_number(self._head, _LENGTH) or 0)
-        if len(self._buffer) < self._wanted or self._question is None:
+        if self._begun:
+            data = self._begun + data
+        end = data.find(b"\r\n\r\n") + 4
+        question = self._question
+        if end < 4 or question is None or len(data) < end + (_number(data, _LENGTH, end) or 0):
+            self._begun = data
             return
-        seconds = time.perf_counter() - self._since
-        body = bytes(self._buffer[len(self._head) + 4 : self._wanted])
-        question, self._question = self._question, None
-        self._buffer, self._wanted = bytearray(), 0
-        self.load.answered(self, question, seconds, self._head, body)
+        answered = time.perf_counter()
+        self._question, self._begun = None, b""
+        self.load.answered(self, question, self._since, answered, data, end)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._question is not None:
@@ -139,17 +145,21 @@ class Load:
         self.free: deque[Connection] = deque()
         self.waiting: deque[tuple[Question, float]] = deque()
         self.asking_again = False
-        self._questions, self._random = questions, random.Random(seed)
+        drawn = random.Random(seed).choices(questions, k=_DRAWN)
+        self.question = itertools.cycle(drawn).__next__
+        """Whose turn it is."""
+        self._seed = seed
+        self._timed_from = 0.0
 
-    def question(self) -> Question:
-        return self._random.choice(self._questions)
-
-    def answered(self, connection: Connection, question: Question, seconds: float, head: bytes, body: bytes) -> None:
-        fault = question.fault(head, body)
-        if fault is None:
-            self.account.answered(question.model, seconds)
-        else:
+    def answered(
+        self, connection: Connection, question: Question, since: float, at: float, answer: bytes, end: int
+    ) -> None:
+        """`answer`, whose head ends at `end`, came at the moment `at` to what was planned for `since`."""
+        fault = question.fault(answer, end)
+        if fault is not None:
             self.account.wrong(question.model, fault)
+        elif since >= self._timed_from:
+            self.account.answered(question.model, at - since)
         if self.waiting:
             connection.ask(*self.waiting.popleft())
         elif self.asking_again:
@@ -159,11 +169,10 @@ class Load:
 
     def plan(self, planned: float) -> None:
         """Ask now what was planned for then, or as soon as a connection is free."""
-        since = max(planned, time.perf_counter() - GRAIN_S)
         if self.free:
-            self.free.popleft().ask(self.question(), since)
+            self.free.popleft().ask(self.question(), planned)
         else:
-            self.waiting.append((self.question(), since))
+            self.waiting.append((self.question(), planned))
 
     async def run(
         self, port: int, connections: int, rate: float | None, seconds: float, window_s: float, poisson: bool = False
@@ -173,20 +182,23 @@ class Load:
             (await loop.create_connection(lambda: Connection(self), "127.0.0.1", port))[1] for _ in range(connections)
         ]
         self.free.extend(made)
-        begun = time.perf_counter()
-        planned, window, windows = begun, begun, 0
+        ticks, started = None, time.perf_counter()
         if rate is None:
             self.asking_again = True
             while self.free:
                 self.free.popleft().ask(self.question(), time.perf_counter())
+        else:
+            ticks = Ticks(TICK_S, self._planner(rate, poisson))
+            started = ticks.start()
+        begun = window = self._timed_from = started + WARM_UP_S
+        windows = 0
         while (now := time.perf_counter()) < begun + seconds:
-            while rate is not None and planned <= now:
-                self.plan(planned)
-                planned += self._random.expovariate(rate) if poisson else 1 / rate
             if now - window >= window_s:
                 self.tell(windows, now - window)
                 window, windows = now, windows + 1
-            await asyncio.sleep(0.02 if rate is None else max(0.0, planned - time.perf_counter()))
+            await asyncio.sleep(min(0.1, begun + seconds - now))
+        if ticks is not None:
+            ticks.stop()
         self.asking_again = False
         ended = time.perf_counter()
         while len(self.free) < len(made) and time.perf_counter() < ended + 30:  # noqa: ASYNC110 - at the end, nothing is measured
@@ -199,16 +211,35 @@ class Load:
         for connection in made:
             connection.transport.close()
 
+    def _planner(self, rate: float, poisson: bool) -> Callable[[int, float], None]:
+        """What a tick has to do: plan its requests, evenly many or as many as come by chance."""
+        if poisson:
+            draw, each = np.random.default_rng(self._seed).poisson, rate * TICK_S
+
+            def by_chance(number: int, moment: float) -> None:
+                for _ in range(draw(each)):
+                    self.plan(moment)
+
+            return by_chance
+
+        def evenly(number: int, moment: float) -> None:
+            for _ in range(int((number + 1) * rate * TICK_S) - int(number * rate * TICK_S)):
+                self.plan(moment)
+
+        return evenly
+
     def tell(self, number: int, seconds: float) -> None:
         for line in self.account.close_window(number, seconds):
             print(json.dumps(line), flush=True)
 
 
-def _number(head: bytes, name: bytes) -> int | None:
-    """Value of a header, whatever the case of its name."""
-    lower = head.lower()
-    start = lower.find(b"\r\n" + name)
-    return None if start < 0 else int(lower[start + 2 + len(name) :].split(b"\r\n", 1)[0])
+def _number(answer: bytes, name: bytes, end: int) -> int | None:
+    """Value of a header of an answer whose head ends at `end`, whatever the case of its name."""
+    start = answer.find(name, 0, end)
+    if start < 0:
+        answer = answer[:end].lower()
+        start = answer.find(name)
+    return None if start < 0 else int(answer[start + len(name) : answer.index(b"\r\n", start + 2)])
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import processes, steady
@@ -55,19 +55,32 @@ def shares(raw: str) -> Counter[str]:
     return found
 
 
-def sampled(py_spy: str, pids: Sequence[int], seconds: float, folder: Path) -> Counter[str]:
-    """All the processes at once."""
+def sampled(py_spy: str, kinds: Mapping[str, Sequence[int]], seconds: float, folder: Path) -> dict[str, Counter[str]]:
+    """Samples by stage for each kind of process; all the processes at once."""
     running = []
-    for pid in pids:
+    for kind, pid in ((kind, pid) for kind, pids in kinds.items() for pid in pids):
         out = folder / f"{pid}.raw"
         command = [py_spy, "record", "--pid", str(pid), "--format", "raw", "--rate", "250", "--nonblocking"]
         command += ["--duration", str(max(1, int(seconds))), "--output", str(out)]
-        running.append((out, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)))
-    total: Counter[str] = Counter()
-    for out, process in running:
+        running.append((kind, out, subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)))
+    found: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
+    for kind, out, process in running:
         process.wait()
-        total += shares(out.read_text()) if out.exists() else Counter()
-    return total
+        found[kind] += shares(out.read_text()) if out.exists() else Counter()
+    return found
+
+
+def table(found: Mapping[str, Counter[str]]) -> str:
+    """Each kind's shares of its own samples, and its share of all."""
+    totals = {kind: sum(counts.values()) for kind, counts in found.items()}
+    everything = max(1, sum(totals.values()))
+    heads = [f"{kind} ({totals[kind] / everything:.0%} of all samples)" for kind in found]
+    lines = [f"| stage | {' | '.join(heads)} |", "|---" * (len(found) + 1) + "|"]
+    together: Counter[str] = sum(found.values(), Counter())
+    for name, _ in together.most_common():
+        cells = [f"{counts[name] / totals[kind]:.0%}" if counts[name] else "" for kind, counts in found.items()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -101,16 +114,12 @@ def profile(bench: Bench, name: str, connections: int, seconds: float, py_spy: s
     kinds = {"gateway": gateway_processes(bench.gateway), "runner": bench.gateway.pids(RUNNER)}
     load, out = steady.start(bench.gateway.port, questions, None, seconds + 3, folder, connections=connections)
     before = {kind: processes.cpu_s(pids) for kind, pids in kinds.items()}
-    everyone = [pid for pids in kinds.values() for pid in pids]
-    found = sampled(py_spy, everyone, seconds, folder)
+    found = sampled(py_spy, kinds, seconds, folder)
     spent = {kind: processes.cpu_s(pids) - before[kind] for kind, pids in kinds.items()}
-    rate = steady.finished(load, out).rate
-    total = sum(found.values())
-    print(f"{name}, {connections} connections, {rate:.0f} answers/s while sampled; CPU seconds: " + ", ".join(
+    answered = steady.finished(load, out)
+    print(f"{name}, {connections} connections, {answered.rate:.0f} answers/s while sampled; CPU seconds: " + ", ".join(
         f"{kind} {used:.1f}" for kind, used in spent.items()))  # fmt: skip
-    print("| stage | share of CPU samples |\n|---|---|")
-    for stage_name, count in found.most_common():
-        print(f"| {stage_name} | {count / max(1, total):.0%} |")
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def main() -> None:
             say(f"capacity {capacity:.0f}/s; {asked.minutes:g} minutes at {rate:.0f}/s")
             load, out = steady.start(gateway.port, questions, rate, asked.minutes * 60, folder, poisson=asked.poisson)
             try:
-                memories, came_or_went = watch(gateway, load, asked.every)
+                memories, came_or_went = watch(gateway, load, out, asked.every)
             finally:
                 load.kill()
             soak = Soak(capacity, rate, asked.minutes, steady.finished(load, out), memories, came_or_went)
@@ -130,9 +130,13 @@ def main() -> None:
     sys.exit(0 if all(held for _, _, held in soak.verdicts()) else 1)
 
 
-def watch(gateway: GatewayProcess, load: subprocess.Popen[bytes], every: float) -> tuple[dict[int, Memory], list[str]]:
-    """Memory of every process of the gateway until the load ends, and which ended or came meanwhile."""
+def watch(
+    gateway: GatewayProcess, load: subprocess.Popen[bytes], out: Path, every: float
+) -> tuple[dict[int, Memory], list[str]]:
+    """Memory of every process of the gateway until the load ends, and which ended or came meanwhile. What the load says
+    of each minute is told as soon as it says it."""
     memories: dict[int, Memory] = {}
+    told = 0
     came_or_went: list[str] = []
     begun = time.monotonic()
     while load.poll() is None:
@@ -148,11 +152,30 @@ def watch(gateway: GatewayProcess, load: subprocess.Popen[bytes], every: float) 
         for pid, memory in memories.items():
             if pid not in alive and memory.at[-1] > at - 1.5 * every and memory.at[-1] < at:
                 came_or_went.append(f"{memory.name} ({pid}) ended after {at:.0f} s")
+        for line in (lines := complete_lines(out))[told:]:
+            say(minute(line, memories.values()))
+        told = len(lines)
         try:
             load.wait(every)
         except subprocess.TimeoutExpired:
             continue
     return memories, came_or_went
+
+
+def complete_lines(out: Path) -> list[str]:
+    return [line for line in out.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def minute(line: str, memories: Iterable[Memory]) -> str:
+    """One line of the load's, and how large every process is by now, in words."""
+    one = json.loads(line)
+    p50, p99, longest = (one[name] * 1e3 for name in ("p50_s", "p99_s", "max_s"))
+    when = f"minute {one['window'] + 1}" if one["window"] >= 0 else "all"
+    sizes = ", ".join(f"{memory.name.rpartition('.')[2]} {memory.rss[-1] / MIB:.0f}" for memory in memories)
+    return (
+        f"{when}: {one['model']} {one['rate']:.0f}/s, p50 {p50:.2f} ms, p99 {p99:.2f} ({p99 / p50:.1f}x), longest "
+        f"{longest:.0f}, {one['failed']} failed; RSS in MiB: {sizes}"
+    )
 
 
 def markdown(soak: Soak, facts: Mapping[str, str]) -> str:

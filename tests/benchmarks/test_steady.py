@@ -10,6 +10,7 @@ import json
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +22,7 @@ import pytest
 from benchmarks import profiles, steady, targets
 from benchmarks.measurements import ALL
 from benchmarks.paced import Question
-from benchmarks.soak import MIB, Memory, Soak, markdown
+from benchmarks.soak import MIB, Memory, Soak, complete_lines, markdown, minute
 from benchmarks.steady import Paced
 from gateway.client.tensors import LENGTH_HEADER
 
@@ -98,7 +99,7 @@ def test_a_stall_is_felt_by_all_that_were_planned_meanwhile(question: dict[str, 
 
     def body(number: int) -> bytes:
         with lock:
-            if number == 20:
+            if number == 250:
                 time.sleep(0.3)
         return content
 
@@ -110,16 +111,18 @@ def test_a_stall_is_felt_by_all_that_were_planned_meanwhile(question: dict[str, 
 
 def test_an_answer_is_judged_by_its_numbers_not_by_its_bytes_alone():
     asked = Question("m", b"", {"y": EXPECTED})
-    ok = b"HTTP/1.1 200 OK\r\ncontent-length: 1"
+
+    def fault(content: bytes, head: int, name: str = LENGTH_HEADER) -> str | None:
+        header = f"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n{name}: {head}\r\n\r\n".encode()
+        return asked.fault(header + content, len(header))
+
     content, head = answer(EXPECTED * 2)
-    header = ok + f"\r\nInference-Header-Content-Length: {head}".encode()
-    assert asked.fault(header, content) is None and len(asked.known) == 1
-    assert asked.fault(header, content) is None
+    assert fault(content, head, LENGTH_HEADER.title()) is None and len(asked.known) == 1
+    assert fault(content, head) is None
     content, _ = answer(np.full_like(EXPECTED, np.nan))
-    assert "cosine nan" in str(asked.fault(header, content))
+    assert "cosine nan" in str(fault(content, head))
     content, head = answer(EXPECTED.ravel())
-    header = ok + f"\r\n{LENGTH_HEADER}: {head}".encode()
-    assert "is (3,), not (1, 3)" in str(asked.fault(header, content))
+    assert "is (3,), not (1, 3)" in str(fault(content, head))
 
 
 def memory(growth_per_hour: float) -> Memory:
@@ -138,6 +141,16 @@ def test_what_fills_in_the_first_fifth_is_no_leak():
     filling = memory(0)
     filling.rss = [size - max(0, 30 - step) * MIB for step, size in enumerate(filling.rss)]
     assert filling.flat(1800)
+
+
+def test_each_minute_is_told_with_what_every_process_holds_by_then(tmp_path: Path):
+    line = {"window": 1, "model": "m", "rate": 99.6, "p50_s": 0.001, "p99_s": 0.002, "max_s": 0.0301, "failed": 2}
+    out = tmp_path / "out"
+    out.write_text(json.dumps(line) + '\n{"window": 2, "mod')
+    (told,) = complete_lines(out)
+    assert minute(told, [memory(0)]) == (
+        "minute 2: m 100/s, p50 1.00 ms, p99 2.00 (2.0x), longest 30, 2 failed; RSS in MiB: gateway 100"
+    )
 
 
 def test_a_soak_that_did_not_keep_up_is_not_steady():
@@ -175,6 +188,17 @@ def test_samples_count_for_the_innermost_stage():
     )
     found = profiles.shares(raw)
     assert found == {"encode": 30, "queue": 50, profiles.OTHER: 15, "compute": 5}
+
+
+def test_shares_are_told_for_each_kind_of_process():
+    found = {"gateway": Counter({"parse": 30, "queue": 10}), "runner": Counter({"compute": 60})}
+    assert profiles.table(found).splitlines() == [
+        "| stage | gateway (40% of all samples) | runner (60% of all samples) |",
+        "|---|---|---|",
+        "| compute |  | 100% |",
+        "| parse | 75% |  |",
+        "| queue | 25% |  |",
+    ]
 
 
 def test_every_part_of_a_stage_names_something_that_is_there():
