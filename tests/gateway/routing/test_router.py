@@ -108,6 +108,16 @@ def test_the_next_variant_stands_in_for_one_that_is_not_open():
     assert made.pick(1, usable) == ("reference", made.sessions["reference"], "fallback")
 
 
+@pytest.mark.parametrize("verdict", [Verdict.ELIGIBLE, Verdict.INCONCLUSIVE, Verdict.REJECTED])
+def test_what_is_not_proven_does_not_stand_in_even_for_a_reference_that_cannot_answer(verdict):
+    class Closed(OpenSession):
+        ready, closed = False, True
+
+    made = route(variant("m", "int8", {1: 9.0}, verdict), sessions={"reference": Closed(), "int8": OpenSession()})
+    assert made.pick(1, usable) is None
+    assert made.pick(1, usable, avoid="reference") is None
+
+
 def test_a_variant_to_avoid_is_waited_around_and_used_only_when_there_is_no_other():
     class Coming(OpenSession):
         ready = False
