@@ -13,56 +13,28 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
-from importlib.metadata import version as installed
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.responses import Response
-from starlette.routing import Route
 
-from compilers.targets import UnknownTarget
 from gateway import uploads
 from gateway.accounts import Accounts
+from gateway.api import build_app
 from gateway.auth import Keyring, is_loopback
-from gateway.bodies import BoundedBodies
 from gateway.compiling import CompileWorker, watch
-from gateway.errors import APPLICATION_JSON, GatewayError, error_body, status_of, text_of
 from gateway.everyone import Alone, Everyone
-from gateway.fastlane import FastLane
-from gateway.httpd.door import Door
 from gateway.httpd.server import Server, listen, url_of
 from gateway.logs import LOGGER, event, set_up
-from gateway.routes import (
-    aliases,
-    jobs,
-    metrics,
-    models,
-    predictions,
-    targets,
-    v2_controls,
-    v2_models,
-    v2_repository,
-    v2_server,
-    v2_shared_memory,
-    versions,
-)
 from gateway.routing.follow import Follower
 from gateway.serve import Serving
 from gateway.server_controls import ServerControls
 from gateway.settings import Settings
 from gateway.state import Gateway
 from model_store.errors import StoreError
-from model_store.policy import InvalidPolicy
 from model_store.store import ModelStore
 
 if TYPE_CHECKING:
     from gateway.grpc.server import GrpcServer
-
-V2 = (v2_server, v2_models, v2_repository, v2_shared_memory, v2_controls)
-ROUTERS = (predictions, models, versions, aliases, jobs, targets, *V2, metrics)
 
 _LOOK_S, _IMPATIENT_S = 0.01, 10.0
 
@@ -128,7 +100,7 @@ def taking_grpc_port() -> Iterator[None]:
 
 def grpc_server(settings: Settings, port: int, shared: bool = False) -> GrpcServer:
     """Raises OSError when the port is taken."""
-    from gateway.grpc.server import GrpcServer  # the library costs memory: only who serves it pays
+    from gateway.grpc.server import GrpcServer  # its messages cost memory: only who serves it pays
 
     return GrpcServer(settings.host, port, shared)
 
@@ -197,58 +169,6 @@ async def opened(
         await stack.enter_async_context(background(follower=follower.run(), keyring=keyring.watch()))
         controls = ServerControls(settings.log_level)
         yield Gateway(settings, store, serving, follower, keyring, worker, controls, everyone or Alone())
-
-
-def build_app(gateway: Gateway) -> Door:
-    """The ASGI application: door, fast lane, management API."""
-    api = FastAPI(
-        title="Forgeway",
-        version=installed("forgeway"),
-        summary="Serve models through the fastest variant that is proven right.",
-        redirect_slashes=False,
-        redoc_url=None,
-        responses={"default": {"description": "what went wrong", "content": {APPLICATION_JSON: {"schema": _ERROR}}}},
-    )
-    api.state.gateway = gateway
-    api.add_middleware(BoundedBodies)
-    for module in ROUTERS:
-        api.include_router(module.router)
-    for kind in (GatewayError, StoreError, InvalidPolicy, UnknownTarget):
-        api.add_exception_handler(kind, _refused)
-    api.add_exception_handler(HTTPException, _http_error)
-    api.add_exception_handler(RequestValidationError, _invalid)
-    return Door(FastLane(api, gateway.serving), gateway.keyring)
-
-
-_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
-
-
-async def _refused(request: Request, exc: Exception) -> Response:
-    headers = exc.headers if isinstance(exc, GatewayError) else None
-    return _error(status_of(exc), text_of(exc), headers)
-
-
-async def _http_error(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HTTPException)
-    headers = {"allow": _methods(request.scope["path"])} if exc.status_code == 405 else exc.headers
-    return _error(exc.status_code, exc.detail, headers)
-
-
-def _methods(path: str) -> str:
-    """Every method of a path: the router names only those of the first route that has it."""
-    routes = [route for module in ROUTERS for route in module.router.routes if isinstance(route, Route)]
-    methods = {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
-    return ", ".join(sorted(methods)) or "GET"
-
-
-async def _invalid(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, RequestValidationError)
-    faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in exc.errors()]
-    return _error(400, "; ".join(faults))
-
-
-def _error(status: int, text: str, headers: Any = None) -> Response:
-    return Response(error_body(text), status, dict(headers or {}), media_type=APPLICATION_JSON)
 
 
 async def _keyring(settings: Settings, store: ModelStore) -> Keyring:

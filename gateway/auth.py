@@ -31,6 +31,9 @@ _REMEMBERED = 4096
 _REMEMBER_S, _REMEMBER_UNKNOWN_S = 3600.0, 2.0
 _WATCH_S = 0.5
 
+ASSETS = "/docs/assets"
+"""Where the interactive documentation finds its scripts."""
+
 OPEN: frozenset[str] = frozenset()
 """Needs no scope: health, server metadata, the interactive documentation."""
 
@@ -45,7 +48,9 @@ def needed(method: str, path: str) -> frozenset[str]:
     What is not named here needs `admin`: a forgotten route is closed, not open.
     """
     if method in ("GET", "HEAD", "OPTIONS"):
-        if path in ("/v2", "/docs", "/openapi.json", "/docs/oauth2-redirect") or path.startswith("/v2/health/"):
+        if path in ("/v2", "/docs", "/openapi.json", "/docs/oauth2-redirect"):
+            return OPEN
+        if path.startswith(("/v2/health/", f"{ASSETS}/")):
             return OPEN
         if path == "/metrics":
             return frozenset(("metrics",))

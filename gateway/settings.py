@@ -62,6 +62,10 @@ class Settings(BaseSettings):
             values["database_url"] = re.sub(r"(//[^:/@]*:)[^@]*@", r"\1***@", values["database_url"])
         return values
 
+    def catalog_environment(self) -> dict[str, str]:
+        """Tells a child where the catalog is. Everybody may read its command line, and the URL may hold a password."""
+        return {} if self.database_url is None else {"FORGEWAY_DATABASE_URL": self.database_url}
+
     @classmethod
     def settings_customise_sources(
         cls,

@@ -10,13 +10,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 import orjson
 
-from gateway.codec.values import HALF, join_texts, numbers, split_texts, to_json
+from gateway.codec.long_arrays import LEAST_BYTES, cut
+from gateway.codec.values import HALF, join_texts, long_tensor, numbers, split_texts, to_json
 from gateway.errors import BadRequest
 from gateway.serve import Result
 from gateway.tensors import Tensor
@@ -40,15 +42,43 @@ _decoder = msgspec.json.Decoder(Body)
 
 def decode(body: bytes, signature: Signature) -> Request:
     """Raises BadRequest that says what the body should have been."""
+    if len(body) >= LEAST_BYTES and (request := _read(body, signature)) is not None:
+        return request
+    return _request(body, signature, {})
+
+
+def _read(body: bytes, signature: Signature) -> Request | None:
+    """A body whose rows or column are one long array of numbers; None: it is anything else."""
+    found = cut(body, b'"instances"') or cut(body, b'"inputs"')
+    if found is None or len(found.arrays) != 1 or len(signature.inputs) != 1:
+        return None
+    (spec,) = signature.inputs
+    try:
+        parsed = _parsed(found.text)
+    except BadRequest:
+        return None
+    if found.at(parsed.instances if parsed.instances is not None else parsed.inputs) is None:
+        return None
+    tensor = long_tensor(spec.datatype, None, found.arrays[0])
+    return None if tensor is None else _request(found.text, signature, {spec.name: tensor})
+
+
+def _parsed(body: bytes) -> Body:
     try:
         parsed = _decoder.decode(body)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
         raise BadRequest(f"failed to parse the request JSON: {exc}") from None
     if (parsed.instances is None) == (parsed.inputs is msgspec.UNSET):
         raise BadRequest('the body must hold exactly one of "instances" (rows) and "inputs" (columns)')
+    return parsed
+
+
+def _request(body: bytes, signature: Signature, read: Mapping[str, Tensor]) -> Request:
+    """`read`: inputs that there are already."""
+    parsed = _parsed(body)
     by_row = parsed.instances is not None
     columns = _columns_of_rows(parsed.instances or [], signature) if by_row else _columns(parsed.inputs, signature)
-    inputs = [(spec.name, _tensor(spec, columns[spec.name])) for spec in signature.inputs]
+    inputs = [(spec.name, read.get(spec.name) or _tensor(spec, columns[spec.name])) for spec in signature.inputs]
     variant = (parsed.parameters or {}).get("variant")
     if variant is not None and not isinstance(variant, str):
         raise BadRequest("parameter 'variant' must be the id of a variant")

@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.codec.again import MOST, MOST_BYTES, Frames, Part, cut
+from gateway.codec.v2_header import Plan, plan_of
 from gateway.codec.v2_reply import JOIN_BELOW, binary_text
-from gateway.codec.v2_request import Plan, Request, plan_of
+from gateway.codec.v2_request import Request
 from gateway.httpd.lines import Header, rendered
 from gateway.serve import Result
 from gateway.tensors import Checked, InputCheck

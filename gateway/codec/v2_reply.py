@@ -13,7 +13,8 @@ import orjson
 
 from gateway.batching.batch import Answer
 from gateway.classification import classify, refuse_unclassifiable
-from gateway.codec.v2_request import Asked, Place, Request
+from gateway.codec.v2_header import Asked, Place
+from gateway.codec.v2_request import Request
 from gateway.codec.values import refuse_half, to_json
 from gateway.errors import BadRequest
 from gateway.routing.ranking import VersionRoute

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from gateway.codec import long_arrays
 from gateway.errors import BadRequest
 from gateway.tensors import Tensor, text_ends
 from model_store.datatypes import NUMPY
@@ -45,6 +46,19 @@ def packed_tensor(name: str, datatype: str, shape: tuple[int, ...], data: Any) -
         except OverflowError:  # a number beyond FP32: infinite
             pass
     return to_tensor(name, datatype, shape, data)
+
+
+def long_tensor(datatype: str, shape: tuple[int, ...] | None, array: memoryview) -> Tensor | None:
+    """`to_tensor` for the JSON of a long array of numbers, `shape` None: as it is nested.
+
+    None unless it is plainly one of this size and type.
+    """
+    if datatype == "BYTES" or datatype in HALF:
+        return None
+    values = long_arrays.read(array, NUMPY[datatype])
+    if values is None or (shape is not None and values.size != prod(shape)):
+        return None
+    return Tensor(datatype, values.shape if shape is None else shape, values.data.cast("B"))
 
 
 def numbers(name: str, datatype: str, data: Any) -> np.ndarray:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from gateway.classification import classify, refuse_unclassifiable
-from gateway.codec.v2_request import Place
+from gateway.codec.v2_header import Place
 from gateway.codec.values import join_texts
 from gateway.errors import BadRequest
 from gateway.grpc import wire

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.codec.v2_request import Place, check_parameters
+from gateway.codec.v2_header import Place, check_parameters
 from gateway.errors import BadRequest
 
 _RESERVED_BUT_ALLOWED = "triton_enable_empty_final_response"

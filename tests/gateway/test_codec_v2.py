@@ -12,7 +12,7 @@ import pytest
 from gateway.batching.batch import Answer
 from gateway.classification import classify
 from gateway.codec import compression, v2_raw, v2_reply, v2_request
-from gateway.codec.v2_request import Asked
+from gateway.codec.v2_header import Asked
 from gateway.counts import Counts
 from gateway.errors import BadRequest, TooLarge, Unsupported
 from gateway.routing.ranking import VersionRoute, rank

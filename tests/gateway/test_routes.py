@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -293,7 +294,18 @@ def test_the_openapi_document_is_valid_and_knows_every_route(http: httpx.Client)
             node = node[step]
     operations = itertools.chain.from_iterable(item.values() for item in document["paths"].values())
     assert all(operation.get("description") for operation in operations)
-    assert http.get("/docs").status_code == 200
+
+
+def test_the_interactive_documentation_needs_no_network(http: httpx.Client) -> None:
+    page = http.get("/docs")
+    assert page.status_code == 200
+    parts = re.findall('(?:src|href)="([^"]+)"', page.text)
+    assert len(parts) >= 2
+    for part in parts:
+        answer = http.get(part)
+        assert part.startswith("/docs/assets/") and answer.status_code == 200, part
+        assert len(answer.content) > 1000
+    assert http.get("/docs/assets/../../app.py").status_code == 404
 
 
 def test_metrics_are_served(http: httpx.Client, digest: dict[str, Any]) -> None:
