@@ -214,7 +214,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="forgeway worker", description="Compile models of a store until told to stop."
     )
     parser.add_argument("--data", type=Path, required=True, help="the gateway's data folder")
-    parser.add_argument("--database-url", help="the catalog, where it is not in the data folder")
+    parser.add_argument(
+        "--database-url",
+        default=os.environ.get("FORGEWAY_DATABASE_URL"),  # from who starts it, since everybody may read a command line
+        help="the catalog, where it is not in the data folder",
+    )
     parser.add_argument("--beside-gateway", action="store_true", help="standard input says whether it is serving")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")

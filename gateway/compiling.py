@@ -27,9 +27,7 @@ class CompileWorker(Child):
 
     def __init__(self, settings: Settings) -> None:
         args = ["--data", str(settings.data.absolute()), "--beside-gateway"]
-        if settings.database_url is not None:
-            args += ["--database-url", settings.database_url]
-        super().__init__("worker", "compilers.worker", args)
+        super().__init__("worker", "compilers.worker", args, settings.catalog_environment())
         self._busy: set[str] = set()
 
     def tell(self, who: str, flows: bool) -> None:

@@ -65,10 +65,8 @@ def worker(data: Data = None, database_url: DatabaseUrl = None) -> None:
     """Compile what is registered, apart from a gateway (which has a worker of its own unless --no-compile)."""
     settings = effective({"data": data, "database_url": database_url})
     command = [sys.executable, "-m", "compilers.worker", "--data", str(settings.data)]
-    if settings.database_url is not None:
-        command += ["--database-url", settings.database_url]
     sys.stdout.flush()
-    os.execv(sys.executable, command)
+    os.execve(sys.executable, command, os.environ | settings.catalog_environment())
 
 
 @config.command("show")
