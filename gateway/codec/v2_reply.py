@@ -46,21 +46,24 @@ def encode(request: Request, result: Result, regions: Regions) -> Body:
         ]
     else:
         wanted = [(_nth(specs, asked.name), asked.binary, asked.classes, asked.place) for asked in request.outputs]
-    heads, tensors = [], []
+    opening = b'{"id":%b,' % orjson.dumps(request.id) if request.id else b"{"
+    parts: list[bytes] = [opening, _model_head(route.name, route.version, answer.variant)]
+    tensors, separator = [], b""
     for nth, binary, classes, place in wanted:
         name, tensor = specs[nth].name, answer.outputs[nth]
         if classes:
             tensor = classify(tensor, classes, route.max_batch_size > 0)
+        parts.append(separator)
+        separator = b","
         if place is not None:
-            heads.append(_placed(name, tensor, place, regions))
+            parts.append(_placed(name, tensor, place, regions))
         elif binary:
-            heads.append(_binary_head(name, tensor.datatype, tensor.shape, len(tensor.data)))
+            parts.append(_binary_head(name, tensor.datatype, tensor.shape, len(tensor.data)))
             if len(tensor.data):
                 tensors.append(tensor.data)
         else:
-            heads.append(_json_head(name, tensor.datatype, tensor.shape) + to_json(name, tensor) + b"}")
-    opening = b'{"id":%b,' % orjson.dumps(request.id) if request.id else b"{"
-    text = b"".join((opening, _model_head(route.name, route.version, answer.variant), b",".join(heads), b"]}"))
+            parts += (_json_head(name, tensor.datatype, tensor.shape), to_json(name, tensor), b"}")
+    text = b"".join((*parts, b"]}"))  # long ones are copied once
     nbytes = len(text) + sum(map(len, tensors))
     if not tensors:
         return Body([text], nbytes, None)
