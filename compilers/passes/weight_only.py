@@ -4,7 +4,8 @@ For ONNX Runtime each MatMul becomes a MatMulNBits (blocks of a weight's inputs 
 kernel quantize the activations of a block to int8 on the fly, which is what makes it fast). For OpenVINO NNCF writes
 the compressed weights behind DequantizeLinear, which its CPU plugin fuses.
 
-Rounding by Gram matrices (GPTQ) is ours and for MatMulNBits only; it needs calibration samples.
+Rounding by Gram matrices (GPTQ) is ours and for MatMulNBits only; it needs calibration samples. It pays in 4 bits: a
+sentence encoder keeps 15.9 dB instead of 11.7, asymmetric 16.3 instead of 12.9, for ten CPU seconds more.
 """
 
 from __future__ import annotations
