@@ -75,9 +75,10 @@ class Streams:
             self.consumed(nbytes)
             if number not in self._left and number <= self.last:
                 raise StreamFailed(frames.STREAM_CLOSED, f"data on the ended stream {number}")
-            self.patience.spend("data on a stream that was ended")
             if flags & frames.END_STREAM:
                 self._left.pop(number, None)
+            elif not nbytes:
+                self.patience.spend("empty data")
             return
         stream.unread += nbytes
         if stream.ended_in:

@@ -110,6 +110,21 @@ def test_a_call_says_how_it_ended_whatever_was_wrong_with_its_message(tmp_path):
     run(test())
 
 
+def test_a_client_that_asks_for_a_method_that_is_not_here_is_told_so_as_often_as_it_asks(tmp_path):
+    async def test():
+        async with grpc_serving(tmp_path, {}) as client:
+            call = client.channel.unary_unary("/no/Method")
+            for _ in range(50):
+                codes = await asyncio.gather(*(code_of(call(bytes(40_000))) for _ in range(50)))
+                assert set(codes) == {Code.UNIMPLEMENTED}
+
+    run(test())
+
+
+async def code_of(call) -> Code:
+    return await call.code()
+
+
 def test_what_is_no_call_gets_a_status_of_http(tmp_path):
     async def test():
         async with grpc_serving(tmp_path, {}) as client, wire_to(client.address) as wire:
