@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 import onnx
 
-from benchmarks.machine import facts
+from benchmarks.machine import facts, slug
 from benchmarks.varied import MODELS, samples_of
 from compilers import hardware, steps, walk
 from compilers.timing.plan import Setting
@@ -86,6 +86,16 @@ class Kept:
     @property
     def pairs(self) -> list[Pair]:
         return [pair for variants in self.timed.values() for pairs in variants.values() for pair in pairs]
+
+    @property
+    def slower(self) -> list[Pair]:
+        return [pair for pair in self.pairs if pair.slower]
+
+    @property
+    def summary(self) -> str:
+        near = sum(pair.again.speedup < 1 for pair in self.pairs) - len(self.slower)
+        counted = f"{len(self.timed)} models, {len(self.pairs)} pairs of variant and bucket timed again"
+        return f"{counted}: {len(self.slower)} slower, {near} near one"
 
 
 def register(store: ModelStore, name: str, budget_seconds: float) -> None:
@@ -199,8 +209,8 @@ def main() -> None:
     parser.add_argument(
         "--for", type=float, default=float("inf"), dest="most", help="seconds; then end, to go on later"
     )
-    parser.add_argument("--kept", type=Path, help="a folder to go on in; without it everything is forgotten but --json")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--kept", type=Path, help="a folder to go on in; without it everything is forgotten but --out")
+    parser.add_argument("--out", type=Path, help="write the table and the figures into this folder, too")
     options = parser.parse_args()
     until, names = time.monotonic() + options.most, options.models.split(",")
     for name in names:
@@ -225,14 +235,33 @@ def main() -> None:
         finally:
             store.close()
         kept.write()
-        if options.json:
-            options.json.write_bytes(kept.path.read_bytes())
-    slower = [pair for pair in kept.pairs if pair.slower]
-    near = sum(pair.again.speedup < 1 for pair in kept.pairs) - len(slower)
-    left = f"; still to be done: {', '.join(missing)}" if missing else ""
-    print(f"\n{len(kept.timed)} models, {len(kept.pairs)} pairs of variant and bucket timed again: ", end="")
-    print(f"{len(slower)} slower, {near} near one{left}")
-    sys.exit(1 if slower else 0)
+        if options.out:
+            stem = options.out / f"{kept.machine['date']}-never-slower-{slug(kept.machine)}"
+            stem.with_name(f"{stem.name}.json").write_bytes(kept.path.read_bytes())
+            stem.with_name(f"{stem.name}.md").write_text(markdown(kept))
+    print(f"\n{kept.summary}" + (f"; still to be done: {', '.join(missing)}" if missing else ""))
+    sys.exit(1 if kept.slower else 0)
+
+
+def markdown(kept: Kept) -> str:
+    lines = ["# Never slower", "", kept.summary + ".", ""]
+    lines += [f"- {key}: {value}" for key, value in kept.machine.items()]
+    lines += [
+        "",
+        "Of every model the pair that gained least when it was timed again; in brackets the 95 % interval.",
+        "",
+    ]
+    lines += ["| model | pairs | least gain again | where | its evidence |", "|---|---:|---|---|---:|"]
+    for name, variants in kept.timed.items():
+        pairs = [pair for found in variants.values() for pair in found]
+        if not pairs:
+            lines.append(f"| {name} | 0 | - | the reference alone answers | - |")
+            continue
+        least = min(pairs, key=lambda pair: pair.again.speedup)
+        again = f"{least.again.speedup:.2f}x [{least.again.speedup_lower:.2f}, {least.again.speedup_upper:.2f}]"
+        where = f"{least.variant} at {least.rows} row{'s' * (least.rows != 1)}{', SLOWER' if least.slower else ''}"
+        lines.append(f"| {name} | {len(pairs)} | {again} | {where} | {least.evidence.speedup:.2f}x |")
+    return "\n".join((*lines, ""))
 
 
 if __name__ == "__main__":

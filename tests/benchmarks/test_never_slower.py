@@ -63,6 +63,16 @@ def test_an_unknown_model_is_refused_before_anything_runs(
     assert "no model 'simpel'" in capsys.readouterr().err
 
 
+def test_the_table_names_the_pair_that_gained_least(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "kept.json", {"date": "today"})
+    pairs = [Pair("a", 1, EVIDENCE, again(1.5, 1.4, 1.6)), Pair("a", 8, EVIDENCE, again(0.9, 0.85, 0.95))]
+    kept.timed = {"m": {"a": pairs}, "n": {}}
+    table = never_slower.markdown(kept)
+    assert "2 models, 2 pairs of variant and bucket timed again: 1 slower, 0 near one." in table
+    assert "| m | 2 | 0.90x [0.85, 0.95] | a at 8 rows, SLOWER | 2.00x |" in table
+    assert "| n | 0 | - | the reference alone answers | - |" in table
+
+
 def test_the_json_is_one_that_anybody_reads(tmp_path: Path) -> None:
     kept = Kept(tmp_path / "kept.json")
     kept.timed["m"] = {"a": [Pair("a", 8, EVIDENCE, EVIDENCE)]}

@@ -1,4 +1,4 @@
-"""The colours of the card stand out from what they stand on, by day, by night and on paper (WCAG 2.2: 1.4.3, 1.4.11)."""
+"""Colours of the card stand out from what they stand on, by day, by night and on paper (WCAG 2.2: 1.4.3, 1.4.11)."""
 
 import re
 
