@@ -26,7 +26,17 @@ STAGES = (
     ("compute", ("compilers/targets/",)),
     ("encode", ("gateway/codec/v2_reply",)),
     ("decode", ("gateway/codec/", "gateway/tensors", "gateway/bodies")),
-    ("metrics", ("gateway/statistics", "gateway/series", "gateway/metrics", "gateway/accounts", "gateway/logs")),
+    (
+        "metrics",
+        (
+            "gateway/statistics",
+            "gateway/counts",
+            "gateway/series",
+            "gateway/metrics",
+            "gateway/accounts",
+            "gateway/logs",
+        ),
+    ),
     ("hop", ("gateway/running/", "gateway/batching/flight", "gateway/batching/batch.py", "gateway/fronts/")),
     ("queue", ("gateway/batching/", "gateway/routing/", "gateway/admission", "gateway/serve.py")),
     ("parse", ("gateway/fastlane", "gateway/httpd/", "gateway/auth", "uvicorn/")),
