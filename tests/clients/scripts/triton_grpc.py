@@ -4,31 +4,23 @@ import json
 import queue
 import threading
 import time
+from functools import partial
 
 import ml_dtypes
 import numpy as np
 import pytest
+import simple
 import tritonclient.grpc as grpc
+from simple import check
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
+
+given = partial(simple.given, grpc)
 
 
 @pytest.fixture(scope="module")
 def client(grpc_address):
     with grpc.InferenceServerClient(grpc_address) as client:
         yield client
-
-
-def given(numbers):
-    inputs = []
-    for name, value in zip(("INPUT0", "INPUT1"), numbers, strict=True):
-        inputs.append(grpc.InferInput(name, list(value.shape), "INT32").set_data_from_numpy(value))
-    return inputs
-
-
-def check(result, numbers):
-    left, right = numbers
-    np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), left + right)
-    np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), left - right)
 
 
 def slowly(turns):

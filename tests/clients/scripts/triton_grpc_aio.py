@@ -1,36 +1,21 @@
 """tritonclient.grpc.aio: every method, streams and many requests at once."""
 
 import asyncio
+from functools import partial
 
 import numpy as np
 import pytest
+import simple
 import tritonclient.grpc.aio as grpc
+from simple import check
 from tritonclient.utils import InferenceServerException
+
+given = partial(simple.given, grpc)
 
 
 @pytest.fixture
 def run(grpc_address):
-    def run(walk):
-        async def walked():
-            async with grpc.InferenceServerClient(grpc_address) as client:
-                await walk(client)
-
-        asyncio.run(walked())
-
-    return run
-
-
-def given(numbers):
-    inputs = []
-    for name, value in zip(("INPUT0", "INPUT1"), numbers, strict=True):
-        inputs.append(grpc.InferInput(name, list(value.shape), "INT32").set_data_from_numpy(value))
-    return inputs
-
-
-def check(result, numbers):
-    left, right = numbers
-    np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), left + right)
-    np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), left - right)
+    return simple.runner(grpc, grpc_address)
 
 
 def test_health_and_facts(run):

@@ -1,31 +1,23 @@
 """tritonclient.http: every method, against the models of tests/clients/models.py."""
 
 import json
+from functools import partial
 
 import ml_dtypes
 import numpy as np
 import pytest
+import simple
 import tritonclient.http as http
+from simple import check
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
+
+given = partial(simple.given, http)
 
 
 @pytest.fixture(scope="module")
 def client(http_address):
     with http.InferenceServerClient(http_address, concurrency=4) as client:
         yield client
-
-
-def given(numbers, binary=True):
-    inputs = []
-    for name, value in zip(("INPUT0", "INPUT1"), numbers, strict=True):
-        inputs.append(http.InferInput(name, list(value.shape), "INT32").set_data_from_numpy(value, binary_data=binary))
-    return inputs
-
-
-def check(result, numbers):
-    left, right = numbers
-    np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), left + right)
-    np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), left - right)
 
 
 def test_health(client):

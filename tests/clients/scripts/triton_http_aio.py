@@ -1,36 +1,20 @@
 """tritonclient.http.aio: every method, many requests at once."""
 
 import asyncio
+from functools import partial
 
-import numpy as np
 import pytest
+import simple
 import tritonclient.http.aio as http
+from simple import check
 from tritonclient.utils import InferenceServerException
+
+given = partial(simple.given, http)
 
 
 @pytest.fixture
 def run(http_address):
-    def run(walk):
-        async def walked():
-            async with http.InferenceServerClient(http_address) as client:
-                await walk(client)
-
-        asyncio.run(walked())
-
-    return run
-
-
-def given(numbers, binary=True):
-    inputs = []
-    for name, value in zip(("INPUT0", "INPUT1"), numbers, strict=True):
-        inputs.append(http.InferInput(name, list(value.shape), "INT32").set_data_from_numpy(value, binary_data=binary))
-    return inputs
-
-
-def check(result, numbers):
-    left, right = numbers
-    np.testing.assert_array_equal(result.as_numpy("OUTPUT0"), left + right)
-    np.testing.assert_array_equal(result.as_numpy("OUTPUT1"), left - right)
+    return simple.runner(http, http_address)
 
 
 def test_health_and_facts(run):
