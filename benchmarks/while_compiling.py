@@ -120,8 +120,11 @@ def measure(
         else:
             other, quiet = compiling(), idle()
         if other is not None:
+            step = STEPS[len(still) % len(STEPS)]
             still.append(quiet)
             busy.append(other)
+            p99s = f"p99 {quiet.p99_s * 1e3:.2f} ms, {other.p99_s * 1e3:.2f} compiling"
+            say(f"{subject.name} c={connections} {step}: {p99s}")
     return still, busy
 
 
@@ -145,6 +148,10 @@ def durations(
     return idle, loaded
 
 
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.while_compiling", description=__doc__.split("\n")[0])
     parser.add_argument("--subjects", nargs="+", default=["tiny", "digits"], choices=sorted(SUBJECTS))
@@ -165,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         for name in options.subjects:
             subject = SUBJECTS[name]()
-            compile_subject(client, subject, Path(folder), lambda line: print(line, file=sys.stderr, flush=True))
+            compile_subject(client, subject, Path(folder), say)
             for connections in options.connections:
                 if options.durations:
                     idle, loaded = durations(gateway, client, subject, connections, options.durations, Path(folder))

@@ -5,24 +5,23 @@ the moment it wakes. The nice value alone does not do: with two busy children at
 process that answers every millisecond was 20 ms, in idle class 6.5 ms, without them 7.4 ms (median of six windows in
 turns).
 
-Nor does the class alone. So while requests are answered, half of the cores, one at least, are left without any child,
-and on fewer than four, where serving needs the others too, a beat (compilers/beat.py) sees to it that they are given
-up at once. While none are answered, children have every core. Where nobody says which it is, half of four or more is
-left, and on fewer none: half would be one core, on which a step takes twice as long.
+Nor does the class alone. The kernel counts who had how much (EEVDF): one who is a little ahead when it wakes, or when
+somebody else's turn ends, waits for the idle thread to catch up. That takes microseconds, but the kernel looks again at
+its next tick only, 4 ms later at 250 Hz (a trace of tiny requests, 8 connections on two cores with an idle-class thread
+on each: 2 % of all waits for a core took 1.2 to 9 ms). So while requests are answered, half of the cores, one at
+least, are left without any child. While none are, children have every core. Where nobody says which it is, half of
+four or more is left, and on fewer none: half would be one core, on which a step takes twice as long.
 
 Steps that *time* (measure, plan) keep every core: a figure taken on half of them would not be true of serving. That
-serving interrupts them is what their rounds in turns, and the quieter half of those, are for; both sides of a ratio
-live through the same beats.
+serving interrupts them is what their rounds in turns, and the quieter half of those, are for.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from types import TracebackType
 
 from compilers.affinity import pin_group
-from compilers.beat import Beat
 from compilers.traffic import Traffic
 
 TIMED = frozenset(("measure", "plan"))
@@ -49,34 +48,16 @@ def cores_for(
     return tuple(cores[len(cores) // 2 :])
 
 
-def beaten(step: str, nice: int, flows: bool | None, usable: Sequence[int] | None = None) -> tuple[int, ...]:
-    """The cores that need a beat while the child of a step runs: those that serving cannot do without."""
-    cores = tuple(sorted(os.sched_getaffinity(0)) if usable is None else sorted(usable))
-    shared = step in TIMED or len(cores) < LEAST_TO_SHARE
-    return cores if flows and shared and idle_class(nice) else ()
-
-
 class Tending:
     """Keeps a running child out of the way, as traffic comes and goes. Call it with the child's pid, often."""
 
     def __init__(self, step: str, nice: int, traffic: Traffic) -> None:
         self._step, self._nice, self._traffic = step, nice, traffic
-        self._beat = Beat()
         self.cores = cores_for(step, nice, traffic.flows)
         """Where it begins, and is now; None: everywhere."""
 
     def __call__(self, pid: int) -> None:
-        flows = self._traffic.flows
-        cores = cores_for(self._step, self._nice, flows)
+        cores = cores_for(self._step, self._nice, self._traffic.flows)
         if cores != self.cores:
             self.cores = cores
             pin_group(pid, cores or os.sched_getaffinity(0))
-        self._beat.on(beaten(self._step, self._nice, flows))
-
-    def __enter__(self) -> Tending:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._beat.stop()

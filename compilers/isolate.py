@@ -136,16 +136,15 @@ class Isolation:
                 writable=(str(workdir),),
                 readable=(str(workdir), str(self.store.blobs.root), str(Path(__file__).resolve().parent)),
             )
-            with tending:
-                outcome = run_confined(
-                    "compilers.steps",
-                    [step.name, "request.json", *(f"{name}={path}" for name, path in inputs.items())],
-                    limits=limits,
-                    workdir=workdir,
-                    cancelled=self._stopped,
-                    tend=tending,
-                    clock=self.clock,
-                )
+            outcome = run_confined(
+                "compilers.steps",
+                [step.name, "request.json", *(f"{name}={path}" for name, path in inputs.items())],
+                limits=limits,
+                workdir=workdir,
+                cancelled=self._stopped,
+                tend=tending,
+                clock=self.clock,
+            )
             if outcome.cause == "cancelled":
                 raise Stopped
             if not outcome.ok:

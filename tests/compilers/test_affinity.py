@@ -88,11 +88,10 @@ def confined(tmp_path, monkeypatch):
     """Runs the restless family confined, tended as the named step is; yields its group and the traffic beside it."""
     (tmp_path / "restless.py").write_text(RESTLESS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    over, groups, running, tendings = threading.Event(), [], [], []
+    over, groups, running = threading.Event(), [], []
 
     def start(step: str, traffic: Traffic) -> int:
         tending = Tending(step, 19, traffic)
-        tendings.append(tending)
 
         def tend(pid: int) -> None:
             groups.append(pid)
@@ -107,9 +106,8 @@ def confined(tmp_path, monkeypatch):
 
     yield start
     over.set()
-    for thread, tending in zip(running, tendings, strict=True):
+    for thread in running:
         thread.join(20)
-        tending.__exit__(None, None, None)
 
 
 def test_a_child_makes_way_when_requests_come_and_has_every_core_again_when_they_rest(confined):

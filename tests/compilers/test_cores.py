@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compilers.cores import TIMED, beaten, cores_for, idle_class
+from compilers.cores import TIMED, cores_for, idle_class
 from compilers.steps import STEPS
 
 
@@ -46,18 +46,6 @@ def test_while_requests_flow_half_of_the_cores_and_one_at_least_are_left_without
 @pytest.mark.parametrize("step", sorted(TIMED))
 def test_what_is_timed_has_every_core_always(step, flows):
     assert cores_for(step, 19, flows, range(8)) is None
-
-
-def test_cores_that_serving_cannot_do_without_are_given_up_at_once():
-    for usable in ((0,), (0, 1), (3, 5, 7)):
-        assert beaten("transform", 19, True, usable) == beaten("measure", 19, True, usable) == usable
-    assert beaten("transform", 19, True, range(8)) == ()
-    assert beaten("measure", 19, True, range(8)) == tuple(range(8))
-
-
-@pytest.mark.parametrize(("nice", "flows"), [(0, True), (19, False), (19, None)])
-def test_nobody_is_woken_where_nobody_is_in_the_way(nice, flows):
-    assert beaten("measure", nice, flows, (0, 1)) == ()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 64])

@@ -60,7 +60,8 @@ def test_a_compilation_makes_way_while_requests_come_and_only_then(gateway: Gate
         client.wait("small", version)
         expected = dict(client.predict("small", question))
         network = mobilenet_v2(seed=time.time_ns() % 1_000_000).SerializeToString()
-        client.register("large", network, samples=samples, policy={"gate": {"cosine": 0.9}})
+        # Little time for what times, so that the other steps come often.
+        client.register("large", network, samples=samples, policy={"rows": [1], "budget_seconds": 60})
         wait_until(lambda: led(gateway) == {EVERY}, 60)
         with Asking(gateway.url, "small", [question], near([expected]), pause_s=0.05) as account:
             wait_until(lambda: led(gateway) == {LAST}, 60)
