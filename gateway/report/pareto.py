@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gateway.routing.ranking import nearest
 from model_store.entities import REFERENCE, Agreement, Timing, Variant, Verdict
 
 
@@ -97,21 +98,22 @@ class Plot:
 def plots(variants: Sequence[Variant], chosen: Mapping[int, str]) -> tuple[Plot, ...]:
     """A plot for every batch size at which a variant was timed and compared; none where there is nothing to draw.
 
-    `chosen`: rows -> the variant that answers there.
+    `chosen`: rows -> the variant that answers there, and at batch sizes nearer to these rows than to others.
     """
     axis = AXES[_asked(variants)]
     found = []
     for rows in sorted({t.rows for v in _compared(variants) if v.evidence for t in v.evidence.timings}):
         measured = [(v, t) for v in _compared(variants) if (t := _timing(v, rows)) is not None]
+        answers = chosen[nearest(tuple(sorted(chosen)), rows)] if chosen else None
         points = [
             point
             for variant, timing in measured
-            if (point := _point(variant, timing, axis, variant.id == chosen.get(rows))) is not None
+            if (point := _point(variant, timing, axis, variant.id == answers)) is not None
         ]
         if not points:
             continue
         reference = _median([timing.reference_p50_s for _, timing in measured])
-        best = Point(REFERENCE, Verdict.SERVING, 1.0, 1.0, 1.0, reference, axis.most, chosen.get(rows) == REFERENCE)
+        best = Point(REFERENCE, Verdict.SERVING, 1.0, 1.0, 1.0, reference, axis.most, answers == REFERENCE)
         found.append(Plot(rows, axis, _with_front([best, *points], axis), _gates(variants, axis), reference))
     return tuple(found)
 

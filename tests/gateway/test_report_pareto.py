@@ -45,6 +45,8 @@ def test_the_front_holds_what_nothing_beats_in_both() -> None:
     assert [point.variant for point in first.front] == ["a.fast", "a.right", REFERENCE]
     assert [point.variant for point in first.points if point.chosen] == ["a.fast"]
     assert [point.variant for point in second.points if point.chosen] == ["a.right"]
+    alone = plots(tried, {1: REFERENCE})
+    assert [[point.variant for point in plot.points if point.chosen] for plot in alone] == [[REFERENCE]] * 2
     fast = next(point for point in second.points if point.variant == "a.fast")
     assert fast.time == pytest.approx(1 / 8)
     assert fast.time_lower < fast.time < fast.time_upper
