@@ -129,6 +129,9 @@ def spawn_confined(
 ) -> subprocess.Popen[bytes]:
     """Start the child and hand it over: stdout and stderr are pipes, its process group is its own.
 
+    Not its session: where the kernel groups by session (man 7 sched, autogroup), a child in one of its own gets as much
+    of the machine as the whole gateway, whatever its class and nice value, which count within a group only.
+
     The child dies with the *thread* that calls this (man 2 PR_SET_PDEATHSIG): let that thread wait for it.
     """
     environment = {k: v for k, v in child_environment().items() if not any(word in k.upper() for word in _SECRETS)}
@@ -138,7 +141,7 @@ def spawn_confined(
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        start_new_session=True,
+        process_group=0,
         env=environment | {"TMPDIR": str(workdir)},
     )
 

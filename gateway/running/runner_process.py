@@ -68,7 +68,8 @@ class RunnerProcess:
                 stdout=2,  # what runtimes print is log, and ours says one thing only on stdout
                 pass_fds=(theirs.fileno(), *fds),
                 env=child_environment(),
-                start_new_session=True,  # a Ctrl-C at the terminal drains the gateway; it must not shoot its runners
+                process_group=0,  # a Ctrl-C at the terminal drains the gateway; it must not shoot its runners
+                # not a session of its own: see model_store.sandbox.spawn_confined
             )
         self._post = Post(ours, on_message)
         self.send, self.receive_now = self._post.send, self._post.receive_now
