@@ -132,6 +132,7 @@ def _adopting(gateway: Gateway) -> Verb:
 
 
 def main() -> None:
+    os.setpgid(0, 0)  # what a terminal sends goes to the first process alone (uvloop cannot ask for it at the start)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     uvloop.run(run(socket.socket(fileno=int(sys.argv[1]))))

@@ -180,7 +180,6 @@ class Front(Child):
                 stdout=2,  # its log is ours; only the primary has something to say on stdout
                 pass_fds=(theirs.fileno(),),
                 env=self._environment,
-                process_group=0,
             )
         link = self.link = Link(end)
         settings = self._fronts.settings.model_dump(mode="json")
