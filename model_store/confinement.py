@@ -30,7 +30,8 @@ GIB = 1 << 30
 class Limits:
     """What a child may use. `seconds` is wall time; `nice` 19 is the lowest priority; `processes` 0 forbids any.
 
-    `idle`: it gets only the time, of cores and of disks, that nobody else wants. `cores`: the only ones it runs on.
+    `idle`: it gets only the time, of cores and of disks, that nobody else wants, and stays on the cores it is put on:
+    runtimes would go back to those they once saw. `cores`: the only ones it runs on.
 
     `writable`: where it may write (with /dev/null and its like); None leaves that to the file permissions.
     `readable`: where it may read besides Python and the system libraries; None likewise. Both need Landlock and are
@@ -66,7 +67,7 @@ def confine(limits: Limits) -> None:
     _drop_capabilities()
     if limits.writable is not None or limits.readable is not None:
         restrict_files(limits.writable, limits.readable)
-    filter_calls(forks=limits.processes != 0)
+    filter_calls(forks=limits.processes != 0, moves=not limits.idle)
 
 
 def _limit(what: int, value: int) -> None:

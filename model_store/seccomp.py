@@ -16,11 +16,11 @@ _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 
 _X86_64 = {
     "socket": 41, "clone": 56, "fork": 57, "vfork": 58, "ptrace": 101, "setpgid": 109, "setsid": 112,
-    "process_vm_writev": 311, "io_uring_setup": 425, "clone3": 435,
+    "sched_setaffinity": 203, "process_vm_writev": 311, "io_uring_setup": 425, "clone3": 435,
 }  # fmt: skip
 _AARCH64 = {
     "socket": 198, "clone": 220, "ptrace": 117, "setpgid": 154, "setsid": 157,
-    "process_vm_writev": 271, "io_uring_setup": 425, "clone3": 435,
+    "sched_setaffinity": 122, "process_vm_writev": 271, "io_uring_setup": 425, "clone3": 435,
 }  # fmt: skip
 _MACHINES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
 """machine -> (AUDIT_ARCH constant, numbers of the system calls named below)."""
@@ -33,15 +33,16 @@ _AT_NUMBER, _AT_ARCH, _AT_FIRST_ARGUMENT = 0, 4, 16
 Instruction = tuple[int, int, int, int]
 
 
-def filter_calls(forks: bool) -> None:
+def filter_calls(forks: bool, moves: bool = True) -> None:
     """Install the filter on the calling thread (so: before it starts others), for it and all it starts.
 
-    Needs `no_new_privs`. `forks` false refuses new processes too; threads always work.
+    Needs `no_new_privs`. `forks` false refuses new processes too; threads always work. `moves` false:
+    it stays on the cores it is put on.
     """
     if platform.machine() not in _MACHINES:
         return
     arch, numbers = _MACHINES[platform.machine()]
-    code = b"".join(struct.pack("HBBI", *row) for row in _program(arch, numbers, forks))
+    code = b"".join(struct.pack("HBBI", *row) for row in _program(arch, numbers, forks, moves))
     buffer = ctypes.create_string_buffer(code)
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer)))
     if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.c_void_p(ctypes.addressof(header)), 0, 0) != 0:
@@ -49,7 +50,7 @@ def filter_calls(forks: bool) -> None:
         raise OSError(number, f"seccomp: {os.strerror(number)}")
 
 
-def _program(arch: int, numbers: dict[str, int], forks: bool) -> list[Instruction]:
+def _program(arch: int, numbers: dict[str, int], forks: bool, moves: bool) -> list[Instruction]:
     refuse: Instruction = (_GIVE, 0, 0, _ERRNO | errno.EPERM)
     program: list[Instruction] = [
         (_LOAD, 0, 0, _AT_ARCH),
@@ -67,6 +68,8 @@ def _program(arch: int, numbers: dict[str, int], forks: bool) -> list[Instructio
     ]
     # io_uring opens sockets without socket(2); the session calls would escape a kill of the process group.
     never = ["io_uring_setup", "setsid", "setpgid", "ptrace", "process_vm_writev"]
+    if not moves:
+        never.append("sched_setaffinity")
     if not forks:
         never += ["fork", "vfork"]
         program += [

@@ -16,7 +16,16 @@ import pytest
 
 from model_store import landlock
 from model_store.landlock import landlock_version
-from model_store.sandbox import GIB, Limits, Outcome, child_environment, command, run_confined, spawn_confined
+from model_store.sandbox import (
+    GIB,
+    Limits,
+    Outcome,
+    child_environment,
+    command,
+    making_way,
+    run_confined,
+    spawn_confined,
+)
 
 QUICK = Limits(seconds=20, memory_bytes=2 * GIB, nice=0)
 
@@ -129,6 +138,23 @@ def test_what_a_child_started_dies_with_its_deadline(child):
     )
     assert outcome.cause == "timeout"
     _until(lambda: not _alive(int(child.lines[0])))
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_an_idle_child_is_one_from_its_first_instruction(idle):
+    code = "import os; print(os.sched_getscheduler(0) == os.SCHED_IDLE, os.sched_getaffinity(0) == {CORE})"
+    core = min(os.sched_getaffinity(0))
+    limits = Limits(idle=idle, cores=(core,))
+    argv = making_way([sys.executable, "-c", code.replace("CORE", str(core))], limits)
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == str(idle)
+    assert not idle or done.stdout.split()[1] == "True"
+
+
+def test_an_idle_child_stays_on_the_cores_it_is_put_on(child):
+    outcome = child("import os; os.sched_setaffinity(0, os.sched_getaffinity(0))", Limits(seconds=20, idle=True))
+    assert not outcome.ok and "PermissionError" in outcome.stderr
+    assert child("import os; os.sched_setaffinity(0, os.sched_getaffinity(0))", Limits(seconds=20)).ok
 
 
 @pytest.mark.parametrize("idle", [True, False])
