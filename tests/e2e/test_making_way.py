@@ -22,10 +22,10 @@ EVERY = frozenset(os.sched_getaffinity(0))
 LAST = frozenset(sorted(EVERY)[len(EVERY) // 2 :])
 
 
-@pytest.fixture(params=[1, 2], ids=["alone", "with a front"])
-def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
-    flags = ("--gateways", str(request.param)) if request.param > 1 else ()
-    with GatewayProcess(tmp_path_factory.mktemp("way") / "data", flags=flags) as running:
+@pytest.fixture
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """Two processes: whichever a connection comes to, the one worker must hear of it."""
+    with GatewayProcess(tmp_path_factory.mktemp("way") / "data", flags=("--gateways", "2")) as running:
         yield running
 
 
