@@ -27,11 +27,16 @@ _KNOWN_BELOW = 2048
 """Headers up to this many bytes are remembered."""
 
 
-class InputParameters(msgspec.Struct, frozen=True, gc=False):
-    binary_data_size: int | None = None
+class MemoryParameters(msgspec.Struct, frozen=True, gc=False):
+    """Where in shared memory a tensor is, or goes to."""
+
     shared_memory_region: str | None = None
     shared_memory_offset: int = 0
     shared_memory_byte_size: int | None = None
+
+
+class InputParameters(MemoryParameters, frozen=True, gc=False):
+    binary_data_size: int | None = None
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -42,12 +47,9 @@ class Input(msgspec.Struct, frozen=True):
     data: Any = msgspec.UNSET
 
 
-class OutputParameters(msgspec.Struct, frozen=True, gc=False):
+class OutputParameters(MemoryParameters, frozen=True, gc=False):
     binary_data: bool | None = None
     classification: int | None = None
-    shared_memory_region: str | None = None
-    shared_memory_offset: int = 0
-    shared_memory_byte_size: int | None = None
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -201,7 +203,7 @@ def _bad_datatype(given: Input) -> BadRequest:
     )
 
 
-def place_of(whose: str, parameters: InputParameters | OutputParameters) -> Place:
+def place_of(whose: str, parameters: MemoryParameters) -> Place:
     """Where in shared memory. Raises BadRequest."""
     region, offset, nbytes = (
         parameters.shared_memory_region, parameters.shared_memory_offset, parameters.shared_memory_byte_size
