@@ -35,11 +35,18 @@ _MARK = secrets.token_hex(16)
 """Stands for an array in what is left of its text. Nobody can guess it, so no text holds it already."""
 
 
+class Long(NamedTuple):
+    """The text of what is probably a long array, and how many arrays begin in it, itself one of them."""
+
+    text: memoryview
+    begun: int
+
+
 class Cut(NamedTuple):
     """`text`: with a mark in place of each of the `arrays`."""
 
     text: bytes
-    arrays: list[memoryview]
+    arrays: list[Long]
 
     def at(self, value: Any) -> int | None:
         """Which of the arrays a value of the short text stands for."""
@@ -56,7 +63,7 @@ def cut(text: bytes, key: bytes) -> Cut | None:
     if the text is.
     """
     parts: list[bytes] = []
-    arrays: list[memoryview] = []
+    arrays: list[Long] = []
     kept = at = 0
     while (found := text.find(key, at)) >= 0:
         at = found + len(key)
@@ -70,12 +77,13 @@ def cut(text: bytes, key: bytes) -> Cut | None:
         end = text.rfind(b"]", start, at if brace < 0 else brace) + 1
         if end - start >= LEAST_BYTES:
             parts += (text[kept:start], b'["%b%d"]' % (_MARK.encode(), len(arrays)))
-            arrays.append(memoryview(text)[start:end])
+            nested = text.find(b"[", start + 1, end) >= 0  # to find none takes a tenth of the time of counting
+            arrays.append(Long(memoryview(text)[start:end], text.count(b"[", start, end) if nested else 1))
             kept = end
     return Cut(b"".join((*parts, text[kept:])), arrays) if arrays else None
 
 
-def read(array: memoryview, dtype: np.dtype) -> np.ndarray | None:
+def read(array: Long, dtype: np.dtype) -> np.ndarray | None:
     """The array that a text is, nested as it is there: what numpy makes of the lists, exactly, or None."""
     if dtype.kind not in "fiu":
         return None
@@ -87,25 +95,25 @@ def read(array: memoryview, dtype: np.dtype) -> np.ndarray | None:
         values = _values(parser, array, "d" if dtype.kind == "f" else "u" if dtype == np.uint64 else "i")
     except (ValueError, TypeError, RuntimeError, IndexError):
         values = None
-    if len(array) <= _KEPT_BYTES and not _parsers:
+    if len(array.text) <= _KEPT_BYTES and not _parsers:
         _parsers.append(parser)
-    if values is None or not _exact(values, array, dtype):
+    if values is None or not _exact(values, array.text, dtype):
         return None
     with np.errstate(over="ignore"):
         return values.astype(dtype, copy=False)
 
 
-def _values(parser: Parser, array: memoryview, kind: Literal["d", "i", "u"]) -> np.ndarray | None:
-    found = parser.parse(array)
+def _values(parser: Parser, array: Long, kind: Literal["d", "i", "u"]) -> np.ndarray | None:
+    found = parser.parse(array.text)
     if not isinstance(found, Array):
         return None
     values: np.ndarray = np.frombuffer(found.as_buffer(of_type=kind), _WIDEST[kind])
-    shape = _shape(found, array, values.size)
+    shape = _shape(found, array.begun, values.size)
     return None if shape is None else values.reshape(shape)
 
 
-def _shape(found: Array, array: memoryview, count: int) -> tuple[int, ...] | None:
-    """The shape if `found`, which holds `count` numbers, is nested evenly."""
+def _shape(found: Array, begun: int, count: int) -> tuple[int, ...] | None:
+    """The shape if `found`, in which so many arrays begin and which holds `count` numbers, is nested evenly."""
     level: list[Any] = [found]
     sizes, arrays = [len(found)], 1
     while type(level[0][0]) is Array and len(sizes) < _MOST_DEPTH:
@@ -114,16 +122,15 @@ def _shape(found: Array, array: memoryview, count: int) -> tuple[int, ...] | Non
             return None
         sizes.append(len(level[0]))
         arrays += len(level)
-    # Then the innermost hold numbers alone: an array among them would have to bring a bracket of its own.
-    brackets = np.count_nonzero(np.frombuffer(array, np.uint8) == ord("["))
-    return tuple(sizes) if brackets == arrays and np.prod(sizes) == count else None
+    # Then the innermost hold numbers alone: an array among them would have begun somewhere, too.
+    return tuple(sizes) if begun == arrays and np.prod(sizes) == count else None
 
 
-def _exact(values: np.ndarray, array: memoryview, dtype: np.dtype) -> bool:
+def _exact(values: np.ndarray, text: memoryview, dtype: np.dtype) -> bool:
     """Whether the numbers as they were read become those of `dtype` in one step."""
     if dtype.kind == "f":
         # Integers alone go to FP32 directly in numpy; here they were doubles before, and may be rounded twice.
         large = dtype.itemsize == 4 and max(values.max(), -values.min()) >= _EXACT
-        return not large or _FLOAT.search(array) is not None
+        return not large or _FLOAT.search(text) is not None
     limits = np.iinfo(dtype)
     return dtype.itemsize == 8 or bool(values.min() >= limits.min and values.max() <= limits.max)

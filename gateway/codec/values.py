@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from gateway.codec import long_arrays
+from gateway.codec.long_arrays import Long
 from gateway.errors import BadRequest
 from gateway.tensors import Tensor, text_ends
 from model_store.datatypes import NUMPY
@@ -48,7 +49,7 @@ def packed_tensor(name: str, datatype: str, shape: tuple[int, ...], data: Any) -
     return to_tensor(name, datatype, shape, data)
 
 
-def long_tensor(datatype: str, shape: tuple[int, ...] | None, array: memoryview) -> Tensor | None:
+def long_tensor(datatype: str, shape: tuple[int, ...] | None, array: Long) -> Tensor | None:
     """`to_tensor` for the JSON of a long array of numbers, `shape` None: as it is nested.
 
     None unless it is plainly one of this size and type.

@@ -58,7 +58,7 @@ class Connection(HttpToolsProtocol):
             known = _heads.get(self.head)
             if known is not None and len(data) == end + known.length and self._free():
                 self.in_headers, self.receiving_since = False, None
-                self._begin({**known.scope, **self.of_connection}, True, [data[end:]])
+                self._begin({**known.scope, **self.of_connection}, known.keep_alive, [data[end:]])
                 return
             if known is not None and known.welcome and len(data) < end + known.length and self._free():
                 self._await_body(known, data, end)
@@ -91,8 +91,8 @@ class Connection(HttpToolsProtocol):
         scope["query_string"] = url.query or b""
         keep_alive = version != "1.0" and parser.should_keep_alive()
         learnt = None
-        if self.head and keep_alive and not upgrade:
-            learnt = _heads.learn(self.head, scope)  # type: ignore[arg-type]
+        if self.head and not upgrade:
+            learnt = _heads.learn(self.head, scope, keep_alive)  # type: ignore[arg-type]
         self.head = b""
         free = self._free()
         cycle = self._begin(scope, keep_alive, [], start=free)
@@ -127,9 +127,9 @@ class Connection(HttpToolsProtocol):
     def body_arrived(self, body: bytes) -> None:
         """The long body that was waited for is there whole."""
         assert self.awaited is not None
-        scope, self.awaited, self.receiving_since = self.awaited.scope, None, None
+        known, self.awaited, self.receiving_since = self.awaited, None, None
         self.transport.set_protocol(self)
-        self._begin({**scope, **self.of_connection}, not self.leaving, [body])
+        self._begin({**known.scope, **self.of_connection}, known.keep_alive and not self.leaving, [body])
 
     def shutdown(self) -> None:
         """Close when nothing is under way, else with the next answer."""

@@ -26,14 +26,16 @@ LONG_BYTES = 1 << 16
 class Head:
     """`scope`: what ASGI is told of the request, but for its connection. `length`: bytes of the body.
 
-    `welcome`: a request with it was answered with 200, so whoever sends it may, and the body is not too long.
+    `keep_alive`: whether another request may follow. `welcome`: a request with it was answered with 200, so whoever
+    sends it may, and the body is not too long.
     """
 
-    __slots__ = ("length", "scope", "welcome")
+    __slots__ = ("keep_alive", "length", "scope", "welcome")
 
-    def __init__(self, scope: dict[str, Any], length: int) -> None:
+    def __init__(self, scope: dict[str, Any], length: int, keep_alive: bool) -> None:
         self.scope = scope
         self.length = length
+        self.keep_alive = keep_alive
         self.welcome = False
 
 
@@ -44,7 +46,7 @@ class Heads:
         self._known: dict[bytes, Head] = {}
         self.get = self._known.get
 
-    def learn(self, head: bytes, scope: dict[str, Any]) -> Head | None:
+    def learn(self, head: bytes, scope: dict[str, Any], keep_alive: bool) -> Head | None:
         """Remember what the parser made of `head`, if it is the plain head of a prediction with a body of known size.
 
         `scope` is a request's: what belongs to its connection is left out.
@@ -60,11 +62,11 @@ class Heads:
         if len(self._known) >= _MOST:
             self._known.clear()
         template = {key: value for key, value in scope.items() if key not in ("server", "client", "state")}
-        found = self._known[head] = Head({**template, FIELDS: fields}, int(length))
+        found = self._known[head] = Head({**template, FIELDS: fields}, int(length), keep_alive)
         return found
 
 
-_UNUSUAL = frozenset((b"connection", b"expect", b"transfer-encoding", b"upgrade"))
+_UNUSUAL = frozenset((b"expect", b"transfer-encoding", b"upgrade"))
 
 
 def fields_of(scope: Any) -> dict[bytes, bytes]:

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.codec import long_arrays, v1, v2_request
-from gateway.codec.long_arrays import LEAST_BYTES, cut, read
+from gateway.codec.long_arrays import LEAST_BYTES, Long, cut, read
 from gateway.errors import GatewayError
 from gateway.shared_memory import Regions
 from model_store.entities import Signature, TensorSpec
@@ -35,6 +35,10 @@ scalars = (
     | st.integers(-130, 260).map(str)
 )
 plain = st.integers(-100, 100).map(str) | st.floats(-1e9, 1e9).map(json.dumps)
+
+
+def array_of(text: bytes) -> Long:
+    return Long(memoryview(text), text.count(b"["))
 
 
 def nested(values: list[str], sizes: list[int]) -> str:
@@ -154,7 +158,7 @@ def test_a_v1_body_means_the_same_however_it_is_read(body, datatype, names):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint64", "uint8", "int16"])
 def test_plain_arrays_are_read_without_lists(shape, dtype):
     values = (np.random.default_rng(0).random(shape) * 200 - (0 if dtype[0] == "u" else 100)).astype(dtype)
-    got = read(memoryview(json.dumps(values.tolist()).encode()), np.dtype(dtype))
+    got = read(array_of(json.dumps(values.tolist()).encode()), np.dtype(dtype))
     assert got is not None and got.dtype == dtype
     np.testing.assert_array_equal(got, values)
 
@@ -165,8 +169,8 @@ def test_plain_arrays_are_read_without_lists(shape, dtype):
      b"[1, NaN]", b"[" * 40 + b"1" + b"]" * 40, b"[" * 5000, b"[1] 2"],
 )  # fmt: skip
 def test_what_is_not_plainly_one_array_is_left_to_others(text):
-    assert read(memoryview(text), np.dtype("float32")) is None
-    got = read(memoryview(b"[[1, 2], [3, 4]]"), np.dtype("float32"))
+    assert read(array_of(text), np.dtype("float32")) is None
+    got = read(array_of(b"[[1, 2], [3, 4]]"), np.dtype("float32"))
     assert got is not None and got.tolist() == [[1, 2], [3, 4]]
 
 
@@ -174,7 +178,7 @@ def test_the_short_text_says_everything_but_the_long_arrays():
     long = json.dumps(list(range(LEAST_BYTES))).encode()
     text = b'{"a": {"data" :\n%b}, "data": [1, 2], "b": {"data":%b , "c": "%b"}}' % (long, long, long)
     found = cut(text, b'"data"')
-    assert found is not None and [bytes(each) for each in found.arrays] == [long, long]
+    assert found is not None and [bytes(each.text) for each in found.arrays] == [long, long]
     rest = json.loads(found.text)
     assert (found.at(rest["a"]["data"]), found.at(rest["b"]["data"])) == (0, 1)
     assert found.at(rest["data"]) is None

@@ -71,8 +71,8 @@ class Bench:
         return await asyncio.wait_for(self.reader.readexactly(length), 10)
 
 
-def post(body: bytes, name: str = "x") -> bytes:
-    return f"POST {PATH} HTTP/1.1\r\nhost: {name}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+def post(body: bytes, name: str = "x", more: str = "") -> bytes:
+    return f"POST {PATH} HTTP/1.1\r\nhost: {name}\r\n{more}content-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def told(body: bytes) -> bytes:
@@ -118,6 +118,20 @@ def test_the_next_request_may_follow_at_once() -> None:
         await asyncio.sleep(0.02)
         bench.writer.write(post(body, "next")[1000:] + post(other, "next") + post(b"short", "next"))
         assert [await bench.answer() for _ in range(3)] == [told(body), told(other), told(b"short")]
+
+    served(test)
+
+
+def test_clients_that_close_after_each_request_are_remembered_too_and_their_connections_closed() -> None:
+    async def test(bench: Bench) -> None:
+        for turn in range(4):
+            body = bytes([turn]) * (LENGTH if turn < 3 else 10)
+            reader, writer = await asyncio.open_connection(*bench.writer.get_extra_info("peername"))
+            writer.write(post(body, "closing", "connection: close\r\n"))
+            answer = await asyncio.wait_for(reader.read(), 10)
+            assert answer.endswith(told(body)) and answer.lower().count(b"connection: close") == 1
+            writer.close()
+        assert bench.app.remembered == [False, True, True, False]
 
     served(test)
 
