@@ -114,13 +114,13 @@ class Channels:
         """Raises BlockingIOError when nothing is there and `flags` say not to wait."""
         only = self._only
         if only is not None:
-            return only, only.control.recv(wire.MAX_MESSAGE, flags)
+            return only, wire.receive(only.control, flags)
         while not self._due:
             self._look(0 if flags else None)
             if flags and not self._due:
                 raise BlockingIOError
         channel = self._due.popleft()
-        return channel, channel.control.recv(wire.MAX_MESSAGE, flags)
+        return channel, wire.receive(channel.control, flags)
 
     def _look(self, timeout_ms: int | None) -> None:
         """Whoever has something to say is due once, before anybody is due twice."""

@@ -7,7 +7,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from gateway.running.wire import MAX_MESSAGE
+from gateway.running import wire
 
 
 class Post:
@@ -36,8 +36,8 @@ class Post:
     def receive_now(self) -> bytes:
         """The next message if it is there, else nothing. What it means for a closed socket the loop finds out."""
         try:
-            return self._socket.recv(MAX_MESSAGE)
-        except (BlockingIOError, ConnectionError):
+            return wire.receive(self._socket)
+        except BlockingIOError:
             return b""
 
     def end(self) -> None:
@@ -50,8 +50,8 @@ class Post:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(MAX_MESSAGE)
-        except (BlockingIOError, ConnectionError):
+            data = wire.receive(self._socket)
+        except BlockingIOError:
             return
         if data:
             self._on_message(data)

@@ -14,6 +14,7 @@ Both sides read with bounds: a datagram that is not exactly one message is a Wir
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Sequence
 from math import prod
@@ -175,6 +176,17 @@ def pack_body(body: Body) -> bytes:
     if len(message) > MAX_MESSAGE:
         raise WireError(f"a {type(body).__name__} message of {len(message)} bytes; the limit is {MAX_MESSAGE}")
     return message
+
+
+def receive(end: socket.socket, flags: int = 0) -> bytes:
+    """The next datagram; nothing once the other end has gone. Raises BlockingIOError when there is none yet.
+
+    That the other end went without having read everything is told once, as an error, before what it had said itself.
+    """
+    try:
+        return end.recv(MAX_MESSAGE, flags)
+    except ConnectionError:
+        return end.recv(MAX_MESSAGE, flags)
 
 
 def unpack(data: bytes) -> Message:
