@@ -23,6 +23,11 @@ def wilson(successes: float, trials: int, z: float = Z95) -> tuple[float, float]
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def at_most(successes: int, trials: int) -> float:
+    """How probable so few successes, or fewer, are where each trial has even odds (the sign test's tail)."""
+    return math.fsum(math.ldexp(math.comb(trials, count), -trials) for count in range(successes + 1))
+
+
 def trials_needed(share: float, bound: float) -> int:
     """The fewest trials at which a proportion `share` settles whether it exceeds `bound`: either way the interval
     no longer holds it. Raises ValueError where no number does (share equals the bound).

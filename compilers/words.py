@@ -28,7 +28,8 @@ def reason(
     untimed: Sequence[int] = (),
 ) -> str:
     """`quantized`: node kind -> (how many there are, how many compute on quantized tensors). `untimed`: batch sizes."""
-    measured = speed(timings) + "".join(f", {rows} too slow to time" for rows in untimed)
+    slowly = "too slow to time" if wins(timings) or not timings else "too slow to time for want of a gain"
+    measured = speed(timings) + "".join(f", {rows} {slowly}" for rows in untimed)
     if verdict is Verdict.SERVING:
         return f"{measured}; {judged}"
     if verdict is Verdict.INCONCLUSIVE:

@@ -10,10 +10,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from compilers import intervals
 from model_store.entities import Agreement
-from model_store.policy import Gate
+
+if TYPE_CHECKING:
+    from model_store.policy import Gate  # and with it pydantic, for which no child that compares has any use
 
 LEAST_SAMPLES = 20
 """Below this a first percentile is one sample's luck: a lossy variant is not proven, whatever its figures."""

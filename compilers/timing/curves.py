@@ -16,13 +16,28 @@ from typing import TypeVar
 
 import numpy as np
 
+from compilers.intervals import ratio_of_medians
 from compilers.timing import plan
-from compilers.timing.measure import LEAST_ROUNDS, MOST_RUNS, ROUND_NS, WIN, Died, Params, Round, Stopwatch, Untimeable
+from compilers.timing.measure import (
+    LEAST_ROUNDS,
+    LOOK_ROUNDS,
+    MOST_RUNS,
+    ROUND_NS,
+    SUBLINEAR,
+    WIN,
+    Died,
+    Params,
+    Round,
+    Stopwatch,
+    Untimeable,
+)
 from compilers.timing.plan import Curve, Rounds, Setting
 from model_store.entities import Plan, PlanPoint
 
 WARM_S = 0.2
 MOST_ROUNDS = 40
+KNOWN_ROUNDS, KNOWN_WIDTH = 12, 0.05
+"""Rounds end when every side's ratio to the first is known to within 5 %: what pays is a matter of tenths."""
 SHARES = (0.6, 0.25, 0.15)
 """Of the seconds: for the settings, for the batch sizes of the chosen one, for filling up."""
 MIXED = 4
@@ -87,9 +102,13 @@ def _curves(
     watches: Mapping[Setting, Stopwatch], rows: Sequence[int], seconds: float, most_seconds: float
 ) -> dict[Setting, Curve]:
     curves: dict[Setting, dict[int, Rounds]] = {setting: {} for setting in watches}
-    for size in rows:
+    foreseen = 0.0
+    for previous, size in zip((rows[0], *rows), rows, strict=False):
+        if size != previous and LEAST_ROUNDS * foreseen * size / previous * SUBLINEAR > most_seconds:
+            break
         took = {setting: watch.warm_up(size, WARM_S) for setting, watch in watches.items()}
-        if size != rows[0] and LEAST_ROUNDS * sum(took.values()) / 1e9 > most_seconds:
+        foreseen = sum(took.values()) / 1e9
+        if size != rows[0] and LEAST_ROUNDS * foreseen > most_seconds:
             break
         runs = {setting: _runs(each) for setting, each in took.items()}
         asks = {setting: _asker(watch, size, runs[setting]) for setting, watch in watches.items()}
@@ -133,17 +152,29 @@ def _padded(
 
 
 def _in_turns(asks: Mapping[Side, Callable[[], Round]], seconds: float) -> dict[Side, Rounds]:
-    """Ask all of them, forth and back, until the seconds are over and the least rounds are done."""
-    rounds: dict[Side, list[Round]] = {side: [] for side in asks}
+    """Ask all of them, forth and back, until the seconds are over and the least rounds are done, or all is known."""
+    took_s: dict[Side, list[float]] = {side: [] for side in asks}
+    pace_s: dict[Side, list[float]] = {side: [] for side in asks}
     order, count, started = list(asks), 0, time.monotonic()
-    while count < LEAST_ROUNDS or (count < MOST_ROUNDS and time.monotonic() - started < seconds):
+    while count < LEAST_ROUNDS or (
+        count < MOST_ROUNDS
+        and time.monotonic() - started < seconds
+        and not (_known(list(took_s.values())) and _known(list(pace_s.values())))
+    ):
         for side in order if count % 2 == 0 else reversed(order):
-            rounds[side].append(asks[side]())
+            done = asks[side]()
+            took_s[side].append(float(np.median(done.ns)) / 1e9)
+            pace_s[side].append(done.pace_ns / 1e9)
         count += 1
-    return {
-        side: Rounds([float(np.median(one.ns)) / 1e9 for one in done], [one.pace_ns / 1e9 for one in done])
-        for side, done in rounds.items()
-    }
+    return {side: Rounds(took_s[side], pace_s[side]) for side in asks}
+
+
+def _known(sides: Sequence[Sequence[float]]) -> bool:
+    first, *others = (np.asarray(side) for side in sides)
+    if len(first) < KNOWN_ROUNDS or len(first) % LOOK_ROUNDS:
+        return False
+    found = (ratio_of_medians(first, other) for other in others)
+    return all((upper - lower) / ratio < KNOWN_WIDTH for ratio, lower, upper in found)
 
 
 def _asker(watch: Stopwatch, rows: int, runs: int) -> Callable[[], Round]:

@@ -4,6 +4,10 @@ Two engines in one process would steal each other's cores (an idle session's thr
 quiet: so both live through the same noise in short rounds, A B, B A, ..., and the interval of the ratio comes from
 resampling whole rounds, the quieter half of them. Only the ratio is claimed; a win is one whose lower end exceeds WIN.
 
+Rounds go on while they can still change what is claimed: until a win is known to within 2 %, or until a win is out of
+the question (`lost`). Looking often at growing evidence finds what is not there, so a look that ends it asks for odds
+of a thousand to one (Haybittle 1971, Peto et al. 1976); and what it can wrongly give up is a gain, never a proof.
+
 Each is timed as it is planned to run: with its threads, and as many batches at a time as it has instances. What counts
 is then the time of a batch among the others or, where throughput is asked for, the time a batch adds.
 """
@@ -22,7 +26,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from compilers.intervals import ratio_of_medians
+from compilers.intervals import at_most, ratio_of_medians
 from model_store.entities import Timing
 
 WIN = 1.03
@@ -32,6 +36,12 @@ MOST_RUNS = 2000
 LEAST_ROUNDS = 6
 """Six rounds that all favour one side happen by chance once in 64: fewer could not carry a 95 % interval."""
 SETTLED_ROUNDS, SETTLED_WIDTH = 30, 0.02
+WITHOUT_GAIN = 0.25
+SUBLINEAR = 0.5
+"""No batch takes less than this part of what its rows would by the size before: then it need not be tried at all."""
+LOST_ROUNDS, LOST_BY_CHANCE = 12, 0.001
+LOOK_ROUNDS = 6
+"""So many rounds from one look at them to the next."""
 
 Params = Mapping[str, Any]
 
@@ -56,7 +66,8 @@ class Measured:
 def measure(params: Params, inputs: Mapping[str, Path]) -> Measured:
     """Time `params["variant"]` against `params["reference"]` at every batch size. Raises Untimeable, Died.
 
-    `seconds` are shared by the batch sizes; a slow model takes up to `most_seconds` at each for the least rounds.
+    `seconds` are shared by the batch sizes; a slow model takes up to `most_seconds` at each for the least rounds, and
+    up to WITHOUT_GAIN of that where the variant gained nothing at the batch sizes before.
     """
     rows: Sequence[int] = params["rows"] if params["rowwise"] else (1,)
     with Stopwatch("reference", params, inputs) as reference, Stopwatch("variant", params, inputs) as variant:
@@ -65,6 +76,12 @@ def measure(params: Params, inputs: Mapping[str, Path]) -> Measured:
         for bucket in rows:
             share = params["seconds"] / len(rows)
             limit = params["most_seconds"] if timings or skipped else float("inf")
+            if timings and not wins(timings):
+                limit *= WITHOUT_GAIN
+                foreseen = (timings[-1].reference_p50_s + timings[-1].p50_s) * bucket / timings[-1].rows
+                if LEAST_ROUNDS * foreseen * SUBLINEAR > limit:
+                    skipped.append(bucket)
+                    continue
             found = _bucket(reference, variant, bucket, share, limit, params.get("by", "latency"))
             if found is None:
                 skipped.append(bucket)
@@ -172,15 +189,15 @@ def _bucket(
         return None
     runs = [max(1, min(MOST_RUNS, round(ROUND_NS / took))) for took in typical]
     rounds: tuple[list[Round], list[Round]] = ([], [])
-    times: tuple[list[list[int]], list[list[int]]] = ([], [])
+    figures: tuple[list[float], list[float]] = ([], [])
     started = time.monotonic()
-    while len(times[0]) < LEAST_ROUNDS or (time.monotonic() - started < seconds and not _settled(times)):
-        for which in (0, 1) if len(times[0]) % 2 == 0 else (1, 0):
-            rounds[which].append(sides[which].run(rows, runs[which]))
-            times[which].append(rounds[which][-1].ns)
-    if by == "throughput":
-        return timing(rows, *times, *([each.pace_ns for each in side] for side in rounds))
-    return timing(rows, *times)
+    while len(rounds[0]) < LEAST_ROUNDS or (time.monotonic() - started < seconds and not _decided(*figures)):
+        for which in (0, 1) if len(rounds[0]) % 2 == 0 else (1, 0):
+            done = sides[which].run(rows, runs[which])
+            rounds[which].append(done)
+            figures[which].append(done.pace_ns if by == "throughput" else float(np.median(done.ns)))
+    times = ([each.ns for each in rounds[0]], [each.ns for each in rounds[1]])
+    return timing(rows, *times, *(figures if by == "throughput" else ()))
 
 
 def timing(
@@ -226,10 +243,23 @@ def quieter_half(reference: np.ndarray, variant: np.ndarray) -> np.ndarray:
     return np.sort(kept)
 
 
-def _settled(times: tuple[list[list[int]], list[list[int]]]) -> bool:
-    """True when more rounds would hardly narrow the interval; asked now and then, whatever it says of a win."""
-    rounds = len(times[0])
-    if rounds < SETTLED_ROUNDS or rounds % 6:
+def _decided(reference: Sequence[float], variant: Sequence[float]) -> bool:
+    """Whether more rounds would change nothing that is claimed; asked of what is compared, round by round."""
+    if len(reference) % LOOK_ROUNDS:
         return False
-    speedup, lower, upper = ratio_of_medians(*(np.array([np.median(each) for each in side]) for side in times))
+    sides = np.asarray(reference), np.asarray(variant)
+    return lost(*sides) or _settled(*sides)
+
+
+def lost(reference: np.ndarray, variant: np.ndarray) -> bool:
+    """True when so few rounds show a win that one which there is would do so once in a thousand times (sign test)."""
+    won = int((reference > WIN * variant).sum())
+    return len(reference) >= LOST_ROUNDS and at_most(won, len(reference)) < LOST_BY_CHANCE
+
+
+def _settled(reference: np.ndarray, variant: np.ndarray) -> bool:
+    """True when more rounds would hardly narrow the interval."""
+    if len(reference) < SETTLED_ROUNDS:
+        return False
+    speedup, lower, upper = ratio_of_medians(reference, variant)
     return (upper - lower) / speedup < SETTLED_WIDTH

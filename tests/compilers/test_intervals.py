@@ -63,3 +63,11 @@ def test_the_interval_of_a_ratio_holds_the_ratio_about_95_times_in_100():
 
 def test_a_ratio_of_constant_times_is_exact():
     assert intervals.ratio_of_medians(np.full(5, 3.0), np.full(5, 2.0)) == (1.5, 1.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "tail"),
+    [(0, 12, 0.000244140625), (2, 18, 0.000656128), (4, 24, 0.000771940), (6, 12, 0.612793)],  # R: pbinom(x, n, 0.5)
+)
+def test_the_tail_of_even_odds_is_the_known_one(successes, trials, tail):
+    assert intervals.at_most(successes, trials) == pytest.approx(tail, rel=1e-4)

@@ -10,7 +10,7 @@ import pytest
 
 from compilers import words
 from compilers.timing import measure
-from compilers.timing.measure import WIN, Died, Untimeable, timing, wins
+from compilers.timing.measure import LOOK_ROUNDS, LOST_ROUNDS, WIN, Died, Untimeable, lost, timing, wins
 from model_store.entities import Signature, TensorSpec, Timing, Verdict
 from tests import zoo
 
@@ -78,6 +78,35 @@ def test_a_batch_size_that_takes_too_long_is_left_out_but_never_the_first(models
     assert found.skipped == (4,)
 
 
+def test_a_variant_that_loses_every_round_is_not_timed_any_longer(models, monkeypatch):
+    asked = []
+    monkeypatch.setattr(measure.Stopwatch, "run", counting(measure.Stopwatch.run, asked))
+    found = measure.measure(params(rows=[1], seconds=60.0), swapped(models))
+    assert found.timings[0].speedup_upper < 1
+    assert LOST_ROUNDS <= asked.count("variant") == asked.count("reference") <= 5 * LOST_ROUNDS
+
+
+def test_a_batch_size_after_one_without_a_gain_is_given_less_time(models):
+    asked = params(rows=[1, 256], most_seconds=1.0)
+    assert measure.measure(asked, models).skipped == ()
+    found = measure.measure(asked, swapped(models))
+    assert [each.rows for each in found.timings] == [1]
+    assert found.skipped == (256,)
+
+
+def test_no_gain_is_given_up_but_by_chance_and_no_loss_is_followed_up():
+    def ended(ratio, seed):
+        """The number of rounds after which the variant was given up, or None: it never was."""
+        random = np.random.default_rng(seed)
+        reference, variant = random.lognormal(0, 0.05, (2, 60))
+        looks = range(LOOK_ROUNDS, 61, LOOK_ROUNDS)
+        return next((count for count in looks if lost(reference[:count], variant[:count] / ratio)), None)
+
+    assert not any(ended(1.1, seed) for seed in range(500))
+    assert sum(ended(WIN, seed) is not None for seed in range(500)) <= 5
+    assert {ended(0.8, seed) for seed in range(100)} == {LOST_ROUNDS}
+
+
 def test_a_variant_that_its_runtime_refuses_is_told(models, tmp_path):
     (tmp_path / "small.onnx").write_bytes(b"no model")
     with pytest.raises(Untimeable, match="the variant failed while being timed: ort-cpu open"):
@@ -104,6 +133,19 @@ def test_nothing_is_left_running(models):
     assert not any(b"compilers.timing.stopwatch" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children)
 
 
+def swapped(models):
+    """The small model as the reference of the large one."""
+    return {"reference/model.onnx": models["variant/model.onnx"], "variant/model.onnx": models["reference/model.onnx"]}
+
+
+def counting(run, asked):
+    def counted(watch, *args):
+        asked.append(watch.side)
+        return run(watch, *args)
+
+    return counted
+
+
 def told(rows, speedup, lower, upper):
     return Timing(rows, 0.001, 0.001, 0.001, 0.001 * speedup, speedup, lower, upper, 100)
 
@@ -125,6 +167,8 @@ def test_the_words_of_a_loss_say_what_stayed_in_float():
 def test_the_words_name_the_batch_sizes_that_were_too_slow():
     said = words.reason(Verdict.SERVING, "j", [told(1, 3.14, 2.95, 3.3)], {}, [32])
     assert said == "3.1x at 1 row (at least 2.9x), 32 too slow to time; j"
+    said = words.reason(Verdict.ELIGIBLE, "j", [told(1, 0.9, 0.8, 0.95)], {}, [32])
+    assert said == "not faster: 0.90x at 1 row (0.80x to 0.95x), 32 too slow to time for want of a gain; j"
 
 
 def test_the_words_of_doubt():
