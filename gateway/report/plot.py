@@ -7,19 +7,32 @@ whatever the plot shows is in the table of variants too, and its description say
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element
 
 from gateway.report import strokes
 from gateway.report.markup import E, add
-from gateway.report.pareto import Gate, Plot, Point
+from gateway.report.pareto import Axis, Gate, Plot, Point
 from gateway.report.strokes import GRID, hollow, line, tick
 from gateway.report.units import percent, rows, seconds
 from model_store.entities import REFERENCE, Verdict
 
 WIDTH, HEIGHT = 760, 430
 LEFT, RIGHT, TOP, BOTTOM = 74, 168, 30, 62
-_LABEL_STEP = 15
+_LABEL_STEP, _LETTER = 15, 6.6
 _SHARES = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where words stand: from `left` to `right` on the line `y`."""
+
+    left: float
+    right: float
+    y: float
+
+    def covers(self, other: _Place) -> bool:
+        return abs(self.y - other.y) < _LABEL_STEP and self.left < other.right and other.left < self.right
 
 
 class _Scale:
@@ -48,10 +61,10 @@ def draw(plot: Plot) -> Element:
     scale = _Scale(plot)
     svg = strokes.picture(f"plot-{plot.rows}", title(plot), describe(plot), WIDTH, HEIGHT)
     _grid(svg, plot, scale)
+    taken: list[_Place] = []
     for gate in plot.gates:
-        _gate(svg, gate, plot, scale)
+        _gate(svg, gate, plot, scale, taken)
     _front(svg, plot, scale)
-    taken: list[tuple[float, float]] = []
     for point in sorted(plot.points, key=lambda p: scale.y(p.accuracy)):
         _name(svg, point, scale, taken)  # below the marks: the ground that a name is set off by hides what it covers
     for point in plot.points:
@@ -71,8 +84,12 @@ def describe(plot: Plot) -> str:
         + (", chosen" if p.chosen else "")
         for p in sorted(plot.points, key=lambda p: p.time)
     ]
-    gates = [f"the gate asks {plot.axis.told(gate.accuracy)} of {', '.join(gate.variants)}" for gate in plot.gates]
+    gates = [f"the gate asks {gate_words(gate, plot.axis)}" for gate in plot.gates]
     return "; ".join((*told, *gates)) + "."
+
+
+def gate_words(gate: Gate, axis: Axis) -> str:
+    return f"{axis.told(gate.accuracy)} of {', '.join(gate.variants)}"
 
 
 def _grid(svg: Element, plot: Plot, scale: _Scale) -> None:
@@ -98,12 +115,14 @@ def _grid(svg: Element, plot: Plot, scale: _Scale) -> None:
     add(svg, E("text", plot.axis.label, transform=f"translate(14 {half:g}) rotate(-90)", text_anchor="middle"))
 
 
-def _gate(svg: Element, gate: Gate, plot: Plot, scale: _Scale) -> None:
+def _gate(svg: Element, gate: Gate, plot: Plot, scale: _Scale, taken: list[_Place]) -> None:
+    """Told right of the picture: what is fast, and mostly answers, has its name on the left."""
     y, right = scale.y(gate.accuracy), WIDTH - RIGHT
     drawn = line("gate", strokes.GATE, (LEFT, y), (right, y), stroke_dasharray="6 4")
     add(svg, add(drawn, E("title", f"asked of {', '.join(gate.variants)}")))
-    told, at = f"gate {plot.axis.told(gate.accuracy)}", {"x": LEFT + 6, "y": y + 13}
-    add(svg, E("text", told, class_="gate-label", font_size=11, fill=strokes.GATE, **at))
+    told = f"gate {plot.axis.told(gate.accuracy)}"
+    at = _free(right + 6, y + 4, told, taken)
+    add(svg, E("text", told, class_="gate-label", font_size=11, fill=strokes.GATE, x=at.left, y=at.y))
 
 
 def _front(svg: Element, plot: Plot, scale: _Scale) -> None:
@@ -139,11 +158,25 @@ def _mark(svg: Element, point: Point, scale: _Scale) -> None:
     add(svg, group)
 
 
-def _name(svg: Element, point: Point, scale: _Scale, taken: list[tuple[float, float]]) -> None:
-    """Beside its mark, moved down while another name is in the way."""
-    x, y = scale.x(point.time) + 11, scale.y(point.accuracy) - 7
-    while any(abs(y - other) < _LABEL_STEP and abs(x - at) < 130 for at, other in taken):
-        y += _LABEL_STEP
-    taken.append((x, y))
+def _name(svg: Element, point: Point, scale: _Scale, taken: list[_Place]) -> None:
+    """Beside its mark: right of it where there is room, moved down while another name is in the way."""
+    x, y = scale.x(point.time), scale.y(point.accuracy) - 7
     label = point.variant if len(point.variant) <= 40 else point.variant[:39] + "…"
-    add(svg, E("text", E("tspan", label, class_="name"), class_=str(point.verdict), x=x, y=y))
+    over = x + 11 + _wide(label) > WIDTH
+    at = _free(x - 11 - _wide(label) if over else x + 11, y, label, taken)
+    anchor = {"x": x - 11, "text_anchor": "end"} if over else {"x": x + 11}
+    add(svg, E("text", E("tspan", label, class_="name"), class_=str(point.verdict), y=at.y, **anchor))
+
+
+def _free(x: float, y: float, words: str, taken: list[_Place]) -> _Place:
+    """The first place from (x, y) downwards where `words` cover none of those already told; now taken as well."""
+    place = _Place(x, x + _wide(words), y)
+    while any(place.covers(other) for other in taken):
+        place = replace(place, y=place.y + _LABEL_STEP)
+    taken.append(place)
+    return place
+
+
+def _wide(words: str) -> float:
+    """Pixels that `words` take at most, about: their font is the reader's."""
+    return _LETTER * len(words)

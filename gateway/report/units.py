@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 NONE = "-"
@@ -45,8 +46,11 @@ def rows(number: int) -> str:
     return f"{number} row" + "s" * (number != 1)
 
 
-def times(value: float | None) -> str:
-    return NONE if value is None else f"{value:.2f}x"
+def times(value: float | None, *, up: bool = False) -> str:
+    """A ratio, rounded down (an upper end: up) as in the reasons of variants: no more is claimed than was measured."""
+    if value is None:
+        return NONE
+    return f"{(math.ceil(100 * value - 1e-6) if up else math.floor(100 * value + 1e-6)) / 100:.2f}x"
 
 
 def moment(posix: float) -> str:

@@ -32,6 +32,11 @@ def wide(content: Element, words: str) -> Element:
     return E("div", content, class_="wide", tabindex="0", role="region", aria_label=words)
 
 
+def listed(caption: str, columns: Sequence[str], rows: Iterable[Sequence[Content]]) -> Element:
+    """A plain table that scrolls by itself."""
+    return wide(plain(caption, columns, rows), caption)
+
+
 def _cells(columns: Sequence[str], row: Sequence[Content]) -> Element:
     made = E("tr")
     for index, (column, content) in enumerate(zip(columns, row, strict=True)):
@@ -86,8 +91,8 @@ def _answered(rows: Sequence[int]) -> str:
 
 
 def _speedup(timing: Timing) -> str:
-    interval = f"[{timing.speedup_lower:.2f}, {timing.speedup_upper:.2f}]"
-    return f"{units.times(timing.speedup)} {interval}"
+    ends = (units.times(timing.speedup_lower), units.times(timing.speedup_upper, up=True))
+    return f"{units.times(timing.speedup)} [{', '.join(end.rstrip('x') for end in ends)}]"
 
 
 def _agreement(agreement: Agreement | None) -> tuple[str, str, str]:

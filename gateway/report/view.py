@@ -30,6 +30,7 @@ def card_view(card: Card) -> dict[str, Any]:
         "samples": None if card.samples is None else msgspec.to_builtins(card.samples),
         "chosen": [
             {"rows": item.rows, "variant": item.variant, "speedup": item.timing.speedup if item.timing else None}
+            | ({} if item.timing is None else {"timing": msgspec.to_builtins(item.timing)})
             for item in card.chosen
         ],
         "pareto": [

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from gateway.report import HEADERS, card_view, gather, page
+from gateway.report import HEADERS, card_view, gather, page, units
 from gateway.report.markup import E, document
 from gateway.report.style import STYLE
 from model_store.entities import Artifact, JobState, Verdict, VersionStatus
@@ -41,7 +41,9 @@ def compiled(store: ModelStore, **evidence: object) -> None:
             verdict = {"int8": Verdict.SERVING, "graph": Verdict.REJECTED, "bf16": Verdict.INCONCLUSIVE}[name]
             made = variant(version, f"{target}.{name}", verdict)
             if made.artifact is not None:
-                made = replace(made, artifact=Artifact({"model.onnx": model, "reproduce.sh": script}, {}, 77))
+                made = replace(
+                    made, artifact=Artifact({"model.onnx": model, "reproduce.sh": script}, {"precision": "f32"}, 77)
+                )
             store.catalog.publish(job, replace(made, evidence=replace(EVIDENCE, **evidence), reason=HOSTILE))
         store.catalog.finish(job, JobState.SUCCEEDED)
 
@@ -92,8 +94,9 @@ def test_a_compiled_version_shows_what_answers_and_everything_tried(store: Model
     html = drawn(store)
     for words in (
         "digits version 1", "ort-cpu.int8", "2.00x", "1.90x to 2.10x", "signal-to-noise ratio at least 20 dB",
+        "Dashed: the gate, 20 dB of ", "at 1 row: ort-cpu.int8 answers.", "precision f32", "(the file as sent)",
         "4.09 GMAC", "int8 99.1 %, f32 0.9 %", "all 30 layers", "210 (they judge nothing)",
-        "python -m compilers.steps transform", 'smooth-quant {"alpha":0.6}', '{"base":"int8"',
+        "python -m compilers.steps transform", 'smooth-quant {"alpha":0.6}', "int8 with alpha 0.6",
         "openvino-cpu.bf16", "700 B", "12 (6.0 %)", "QLinearConv 53", "1.0 MiB",
     ):  # fmt: skip
         assert words in html, words
@@ -170,11 +173,32 @@ def test_a_failed_version_says_why(store: ModelStore) -> None:
     assert "This version failed: it &lt;b&gt;does&lt;/b&gt; not run" in page(failed).decode()
 
 
+def test_where_no_layer_was_ranked_the_page_says_why(store: ModelStore) -> None:
+    compiled(store)
+    card = gather(store, "digits", "1")
+    unsearched = Policy.model_validate({"search": {"effort": "off"}})
+    for other, why in (
+        (card, "no variant was calibrated for int8"),
+        (replace(card, policy=unsearched), "the policy has the search switched off"),
+        (replace(card, samples=None), "that takes samples"),
+    ):
+        assert f"Not ranked: {why}" in page(other).decode()
+    register(store.catalog)
+    assert "Not ranked so far" in page(gather(store, "digits", "2")).decode()
+
+
+def test_ratios_claim_no_more_than_was_measured() -> None:
+    assert (units.times(1.999), units.times(2.0), units.times(0.978)) == ("1.99x", "2.00x", "0.97x")
+    assert (units.times(1.0512, up=True), units.times(1.05, up=True), units.times(None)) == ("1.06x", "1.05x", "-")
+
+
 def test_the_json_holds_the_same_facts_and_survives_json(store: ModelStore) -> None:
     compiled(store, gate={"sqnr_db": 20.0})
     view = json.loads(msgspec.json.encode(card_view(gather(store, "digits", "1"))))
     assert view["complete"] is True
-    assert view["chosen"] == [{"rows": 1, "variant": "ort-cpu.int8", "speedup": 2.0}]
+    (chosen,) = view["chosen"]
+    assert (chosen["rows"], chosen["variant"], chosen["speedup"]) == (1, "ort-cpu.int8", 2.0)
+    assert chosen["timing"] == json.loads(msgspec.json.encode(EVIDENCE.timings[0])), "the interval, too"
     (plot,) = view["pareto"]
     assert (plot["rows"], plot["accuracy"]) == (1, "sqnr_db")
     assert plot["gates"][0]["accuracy"] == 20.0

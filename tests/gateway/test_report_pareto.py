@@ -95,3 +95,28 @@ def test_every_mark_lies_inside_the_picture(speedups: tuple[float, float], level
             for key, most in (("x", 760), ("x1", 760), ("x2", 760), ("cx", 760), ("y1", 430), ("y2", 430), ("cy", 430)):
                 assert 0 <= float(element.get(key, "0")) <= most, tostring(element)
         assert b"nan" not in tostring(svg)
+
+
+def test_no_words_of_a_plot_cover_others_or_leave_it() -> None:
+    """Names crowd where gates are and at both edges: as wide as letters are at most, none is hidden or cut off."""
+    crowd = [
+        ("fast", 9.0, 20.5),
+        ("right-of-it", 8.0, 20.4),
+        ("slowest", 0.3, 20.1),
+        ("as-slow-under-a-long-name", 0.31, 20),
+    ]
+    gate = {"sqnr_db": 20.0}
+    svg = draw(plots([measured(f"openvino-cpu.{name}", speed, at(db), gate) for name, speed, db in crowd], {})[0])
+    boxes = []
+    for text in svg.iter("text"):
+        if text.get("class") in {"tick", None}:
+            continue
+        words, x, y = "".join(text.itertext()), float(text.get("x", "")), float(text.get("y", ""))
+        wide = 6.6 * len(words)
+        left = x - wide if text.get("text-anchor") == "end" else x
+        assert left >= 0 and left + wide <= 760 and y <= 430, words
+        boxes.append((words, left, left + wide, y))
+    assert {"gate 20 dB", "reference", *(f"openvino-cpu.{name}" for name, _, _ in crowd)} == {box[0] for box in boxes}
+    for one, left, right, y in boxes:
+        for other, start, end, level in boxes:
+            assert one == other or abs(y - level) >= 11 or right <= start or end <= left, (one, other)
