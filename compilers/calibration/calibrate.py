@@ -1,7 +1,8 @@
 """One pass over the samples, every statistic.
 
 Tensors are looked at in chunks that fit a budget, so "one pass" is one per chunk: a model whose activations are small
-is run over its samples once, a large one a few times, and memory stays where it is.
+is run over its samples once, a large one a few times, and memory stays where it is. Each chunk costs the nodes that
+lead to it again, so a run takes as few samples as make the chunks few: what is kept does not depend on it.
 """
 
 from __future__ import annotations
@@ -41,24 +42,30 @@ def calibrate(
     return_large_blocks()
     wanted = [name for name in float_tensors(model) if tensors is None or name in tensors]
     seen_by = _views(products(model), wanted)
-    rows = ROWS
     with tempfile.TemporaryDirectory() as folder:
         observed = Observed(ir.to_proto(model), Path(folder))
         writer = Writer(path)
-        one, several = (_bytes(next(feeds(model, calibration, rows))) for rows in (1, ROWS))
-        weights = observed.sizes(wanted, next(feeds(model, calibration, 1)))
-        together = -(-several // max(1, one))
-        if max(weights.values(), default=0) * together > budget_bytes:
-            rows, together = 1, 1
-        weights = {name: size * together for name, size in weights.items()}
-        if grams:
-            weights = {
-                # H, and the rows gathered to be added to it.
-                name: size + sum(2 * gram_bytes(view) for view in seen_by.get(name, ()))
-                for name, size in weights.items()
-            }
-        for chunk in chunks(weights, budget_bytes):
-            _collect(observed.runs(chunk, feeds(model, calibration, rows)), chunk, seen_by, writer, grams=grams)
+        one = next(feeds(model, calibration, 1))
+        sizes = observed.sizes(wanted, one)
+        # H, and the rows gathered to be added to it.
+        matrices = {name: sum(2 * gram_bytes(view) for view in seen_by.get(name, ())) for name in wanted if grams}
+
+        def together(rows: int) -> int:
+            return -(-_bytes(next(feeds(model, calibration, rows))) // max(1, _bytes(one)))
+
+        def parted(rows: int) -> list[list[str]]:
+            held = {name: size * together(rows) + matrices.get(name, 0) for name, size in sizes.items()}
+            return list(chunks(held, budget_bytes))
+
+        rows = ROWS
+        while rows > 1 and (
+            max(sizes.values(), default=0) * together(rows) > budget_bytes or len(parted(rows // 2)) < len(parted(rows))
+        ):
+            rows //= 2
+        parts = -(-together(ROWS) // together(rows))
+        for chunk in parted(rows):
+            runs = observed.runs(chunk, feeds(model, calibration, rows))
+            _collect(runs, chunk, seen_by, writer, grams=grams, parts=parts)
         writer.close()
 
 
@@ -124,8 +131,10 @@ def _collect(
     writer: Writer,
     *,
     grams: bool,
+    parts: int,
 ) -> None:
-    tensors = {name: TensorCollector() for name in chunk}
+    """parts: so many runs hold what one of ROWS samples would."""
+    tensors = {name: TensorCollector(parts) for name in chunk}
     seen = {name: [ProductCollector(view, gram=grams) for view in seen_by.get(name, ())] for name in chunk}
     for run in runs:
         for name, array in run.items():

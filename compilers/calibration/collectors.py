@@ -9,7 +9,7 @@ from compilers.calibration.products import CHUNK_BYTES, View
 from compilers.calibration.ranges import TensorStatistics
 
 COUNTED = 1 << 18
-"""Values of one run's tensor that enter the histogram at most, evenly spaced; the extremes are those of all."""
+"""Values of ROWS samples' tensor that enter the histogram at most, evenly spaced; the extremes are those of all."""
 
 GRAM_DEPTH = 6144
 """The deepest product whose Gram matrix is kept: 151 MB in float32."""
@@ -21,15 +21,21 @@ def gram_bytes(view: View) -> int:
 
 
 class TensorCollector:
-    """Extremes, average extremes and a histogram of one float tensor."""
+    """Extremes, average extremes and a histogram of one float tensor.
 
-    def __init__(self) -> None:
+    parts: arrays that come one after another and count as one, as if they had been added together.
+    """
+
+    def __init__(self, parts: int = 1) -> None:
+        self._parts, self._added = parts, 0
         self._lows: list[float] = []
         self._highs: list[float] = []
         self._histogram = Histogram()
 
     def add(self, array: np.ndarray) -> None:
         values = array.reshape(-1)
+        goes_on = self._added % self._parts != 0 and bool(self._lows)
+        self._added += 1
         if not values.size:
             return
         low, high = float(values.min()), float(values.max())
@@ -38,10 +44,13 @@ class TensorCollector:
             if not values.size:
                 return
             low, high = float(values.min()), float(values.max())
-        self._lows.append(low)
-        self._highs.append(high)
+        if goes_on:
+            self._lows[-1], self._highs[-1] = min(self._lows[-1], low), max(self._highs[-1], high)
+        else:
+            self._lows.append(low)
+            self._highs.append(high)
         # An odd step meets every channel of a tensor whose channels are a power of two.
-        self._histogram.add(values[:: -(-values.size // COUNTED) | 1])
+        self._histogram.add(values[:: -(-values.size * self._parts // COUNTED) | 1])
 
     def seen(self) -> TensorStatistics | None:
         """None where no finite value came by."""

@@ -120,6 +120,34 @@ def test_chunks_change_nothing_but_how_often_the_model_runs(make, tmp_path):
     for name, seen in whole.tensors.items():
         assert parted.tensors[name].low == pytest.approx(seen.low, rel=1e-4, abs=1e-5)
         assert parted.tensors[name].high == pytest.approx(seen.high, rel=1e-4, abs=1e-5)
+        assert parted.tensors[name].mean_low == pytest.approx(seen.mean_low, rel=1e-4, abs=1e-5)
+        assert parted.tensors[name].mean_high == pytest.approx(seen.mean_high, rel=1e-4, abs=1e-5)
+        assert parted.tensors[name].counts.sum() == seen.counts.sum()
+
+
+def test_runs_take_fewer_samples_where_that_makes_fewer_chunks(tmp_path, monkeypatch):
+    model = zoo.residual_cnn()
+    samples = zoo.random_inputs(model, rows=8, seed=0)
+    asked = []
+    real = Observed.runs
+
+    def runs(observed, tensors, feeds):
+        fed = list(feeds)
+        asked.append((len(tensors), len(fed)))
+        return real(observed, tensors, iter(fed))
+
+    monkeypatch.setattr(Observed, "runs", runs)
+    whole = sum(statistics_bytes(model, samples, tmp_path).values())
+    for budget, fed in ((8 * whole, 1), (4 * whole, 2), (whole, 8)):
+        asked.clear()
+        seen = statistics(model, samples, tmp_path, budget_bytes=budget)
+        assert asked == [(len(seen.tensors), fed)]
+
+
+def statistics_bytes(model, samples, path):
+    """Of each float activation on one sample."""
+    observed = Observed(ir.to_proto(typed(model)), path)
+    return observed.sizes(float_tensors(typed(model)), {name: array[:1] for name, array in samples.items()})
 
 
 def test_chunks_hold_what_fits_and_keep_the_order():
