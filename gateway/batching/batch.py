@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.counts import Counts
 from gateway.running.slots import aligned
-from gateway.running.wire import Done, Place, check_place
+from gateway.running.wire import Done, Place
 from gateway.tensors import Checked, Tensor, row_ends
 
 
@@ -122,10 +122,8 @@ def slot_bytes_needed(items: Sequence[Item]) -> int:
 def part(slot: memoryview, done: Done, items: Sequence[Item]) -> list[list[Tensor]] | None:
     """The outputs of each item, copied out of the slot; None when the outputs cannot be parted by rows.
 
-    Raises WireError when the message does not fit the slot.
+    Raises WireError for texts that are not as many as the shape says. That tensors lie in the slot is known.
     """
-    for place in done.places:
-        check_place(place, len(slot))
     if len(items) == 1:
         return [[Tensor(p.datatype, p.shape, bytes(slot[p.offset : p.offset + p.nbytes])) for p in done.places]]
     rows = sum(item.rows for item in items)

@@ -15,7 +15,7 @@ from gateway.errors import ModelFailed, RunnerDied
 from gateway.routing.health import Subject
 from gateway.routing.ranking import Choice
 from gateway.running.blame import Part
-from gateway.running.wire import Done
+from gateway.running.wire import Done, WireError
 from model_store.entities import REFERENCE
 
 if TYPE_CHECKING:
@@ -45,8 +45,11 @@ class Batch:
 
     def done(self, done: Done, slot: memoryview) -> None:
         self.owner.ran(self, done.start_ns, done.end_ns)
-        outcome = without_padding(slot, done, self.rows, self.padded) if self.padded else done
-        parted = None if outcome is None else part(slot, outcome, self.items)
+        try:
+            outcome = without_padding(slot, done, self.rows, self.padded) if self.padded else done
+            parted = None if outcome is None else part(slot, outcome, self.items)
+        except WireError:  # texts whose rows nobody can tell
+            parted = None
         if parted is None:
             self._one_by_one()
             return

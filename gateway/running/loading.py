@@ -58,10 +58,15 @@ class Loading:
 
     def next(self) -> None:
         """Have the next one opened, unless one is being opened."""
-        if self._current is None and self._queue:
-            self._current = self._queue.popleft()
-            self._since = time.monotonic_ns()
-            self._send(wire.pack_body(self._current.load))
+        while self._current is None and self._queue:
+            session = self._queue.popleft()
+            try:
+                message = wire.pack_load(session.load)
+            except wire.WireError as exc:
+                self._give_up(session, f"it has too many inputs and outputs for a runner: {exc}")
+                continue
+            self._current, self._since = session, time.monotonic_ns()
+            self._send(message)
 
     def settle(self, outcome: wire.Loaded | wire.Refused) -> None:
         """The runner's word on the session being opened. Raises WireError when that is another one."""

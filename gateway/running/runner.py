@@ -123,7 +123,10 @@ class Runner:
     def start(self) -> None:
         for slot in range(self._slots):
             self._memory.marks[slot] = 0
-        self._process = self._connect(self.target, self._memory, self._take, self._dead)
+        try:
+            self._process = self._connect(self.target, self._memory, self._take, self._dead)
+        except OSError as exc:  # no process or no descriptor is to be had: perhaps there is in a while
+            self._dead(Death("exit", f"could not be started ({exc.strerror})"))
 
     def load(self, session: Session, first: bool = False) -> None:
         """Open `session`; await `session.opened` for the outcome. `first`: before others that wait to be opened."""
@@ -203,9 +206,12 @@ class Runner:
             self._kill("broken")
 
     def _finish(self, done: wire.Done) -> None:
-        reach = max((place.offset + place.nbytes for place in done.places), default=0)
-        if reach > self._memory.slot_bytes:
-            raise wire.WireError(f"outputs end at {reach}, beyond the slot")
+        reach = 0
+        for (
+            place
+        ) in done.places:  # as long as the batch is in flight somebody looks after it: what is wrong must be so now
+            wire.check_place(place, self._memory.slot_bytes)
+            reach = max(reach, place.offset + place.nbytes)
         work = self._flight.pop(done)
         self._memory.used(done.slot, reach)
         work.done(done, self._memory.slots[done.slot])

@@ -12,6 +12,9 @@ from compilers.targets import Session, Target, TargetFailed, Tensors
 from gateway.running import wire
 from model_store.datatypes import numpy_dtype
 
+_MOST_WORDS = 4096
+"""Characters of an error that are told: runtimes quote the model, which may name things as long as it likes."""
+
 _SECOND_RUN_S = 0.05
 """A warm run slower than this is not repeated just to learn its steady time."""
 
@@ -43,7 +46,8 @@ def open_variant(target: Target, load: wire.Load) -> tuple[Opened, float | None,
 
 
 def words(exc: BaseException) -> str:
-    return str(exc).strip() or type(exc).__name__
+    text = str(exc).strip() or type(exc).__name__
+    return text if len(text) <= _MOST_WORDS else f"{text[:_MOST_WORDS]}..."
 
 
 def _warm(session: Session, load: wire.Load, rows: int) -> float:

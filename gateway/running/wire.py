@@ -178,6 +178,17 @@ def pack_body(body: Body) -> bytes:
     return message
 
 
+def pack_load(load: Load) -> bytes:
+    """Raises WireError when the session, or a batch of it, has more tensors than a message can tell of."""
+    for specs in (load.inputs, load.outputs):
+        nbytes = _DONE.size + sum(_PLACE.size + 8 * len(spec.shape) for spec in specs)
+        if nbytes > MAX_MESSAGE:
+            raise WireError(
+                f"batches of {len(specs)} tensors take messages of {nbytes} bytes; the limit is {MAX_MESSAGE}"
+            )
+    return pack_body(load)
+
+
 def receive(end: socket.socket, flags: int = 0) -> bytes:
     """The next datagram; nothing once the other end has gone. Raises BlockingIOError when there is none yet.
 
