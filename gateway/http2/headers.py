@@ -19,6 +19,8 @@ Field = tuple[bytes, bytes]
 
 _MOST_KNOWN, _KNOWN_BELOW = 64, 1024
 _PER_FIELD = 32  # RFC 9113, 6.5.2
+_MOST_DIGITS = 18
+"""Of a content-length: more bytes than that nobody sends, and Python refuses to read very long numbers."""
 _PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
 _NEEDED = frozenset((b":method", b":scheme", b":path"))
 _OF_CONNECTIONS = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
@@ -38,7 +40,7 @@ class Headers:
         self.flaw = _flaw(fields)
         """Why no request can have such headers (RFC 9113, 8.2 and 8.3); empty when it can."""
         given = next((value for name, value in fields if name == b"content-length"), None)
-        self.length = None if given is None or not given.isdigit() else int(given)
+        self.length = int(given) if given is not None and _is_length(given) else None
         self.meaning: Any = None
         """What the application made of them."""
 
@@ -118,13 +120,17 @@ def _flaw(fields: tuple[Field, ...]) -> str:
                 return f"{_shown(name)} is no name of a header"
             if name in _OF_CONNECTIONS or (name == b"te" and value != b"trailers"):
                 return f"{_shown(name)} does not exist in HTTP/2"
-            if name == b"content-length" and not value.isdigit():
+            if name == b"content-length" and not _is_length(value):
                 return "a content-length that is no number"
         if not _NOT_IN_VALUES.isdisjoint(value) or value[:1] in (b" ", b"\t") or value[-1:] in (b" ", b"\t"):
             return f"the value of {_shown(name)} has bytes that no value may have"
     if not seen >= _NEEDED or not dict(fields)[b":path"]:
         return "a request without :method, :scheme or :path"
     return ""
+
+
+def _is_length(value: bytes) -> bool:
+    return value.isdigit() and len(value) <= _MOST_DIGITS
 
 
 def _shown(name: bytes) -> str:

@@ -133,7 +133,7 @@ def test_too_few_and_too_many_binary_bytes_are_refused():
         v2_request.decode(raw + bytes(4), length, "m", REGIONS)
 
 
-@pytest.mark.parametrize("value", [b"-1", b"x", b"101", b"1.5", b""])
+@pytest.mark.parametrize("value", [b"-1", b"x", b"101", b"1.5", b"", b"9" * 5000])
 def test_a_header_length_outside_the_body_is_refused(value):
     with pytest.raises(BadRequest, match=r"inference header size should be in range \(0, 100\), got: "):
         v2_request.check_header_length(value, 100)

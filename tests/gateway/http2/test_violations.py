@@ -153,6 +153,7 @@ OF_STREAMS = {
     "a pseudo-header behind others": (opened(1, [*ECHO[:2], ("a", "b"), ECHO[2]]), PROTOCOL_ERROR),
     "a line break in a value": (opened(1, head(("a", "b\nc"))), PROTOCOL_ERROR),
     "a length that is none": (opened(1, head(("content-length", "-1"))), PROTOCOL_ERROR),
+    "a length that is no length any more": (opened(1, head(("content-length", "9" * 5000))), PROTOCOL_ERROR),
     "more data than its length": (
         opened(1, head(("content-length", "1"))) + bare(DATA, 1, 1, b"xx"),
         PROTOCOL_ERROR,
