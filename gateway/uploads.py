@@ -34,6 +34,8 @@ from gateway.errors import BadRequest, GatewayError, TooLarge
 _BATCH = 1 << 20
 POLICY_BYTES = 64 * 1024
 PARTS = ("model", "samples", "policy")
+_LONGEST_TYPE, _LONGEST_BOUNDARY = 1000, 200
+"""Characters. What reads parameters of a header takes time that grows with the square of its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +228,12 @@ def _sink(content_type: str, folder: Path) -> _Raw | _Multipart:
     header["content-type"] = content_type
     if header.get_content_type() != "multipart/form-data":
         return _Raw(folder)
-    boundary = header.get_param("boundary")
-    if not isinstance(boundary, str) or not 0 < len(boundary) <= 200:
-        raise BadRequest("the Content-Type multipart/form-data names no usable boundary")
+    boundary = header.get_param("boundary") if len(content_type) <= _LONGEST_TYPE else None
+    if not isinstance(boundary, str) or not 0 < len(boundary) <= _LONGEST_BOUNDARY:
+        raise BadRequest(
+            "the Content-Type multipart/form-data names no usable boundary: it needs one of 1 to "
+            f"{_LONGEST_BOUNDARY} characters, in a header of at most {_LONGEST_TYPE}"
+        )
     return _Multipart(folder, boundary)
 
 

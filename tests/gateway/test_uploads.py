@@ -92,9 +92,10 @@ def test_an_empty_body_is_refused(tmp_path: Path) -> None:
         upload(tmp_path, request_of([], "application/octet-stream"))
 
 
-def test_multipart_without_boundary_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="boundary"):
-        upload(tmp_path, request_of([b"x"], "multipart/form-data"))
+@pytest.mark.parametrize("parameters", ["", '; boundary=""', f"; boundary={'x' * 201}", "; boundary=x" + ";" * 2000])
+def test_multipart_without_a_boundary_of_sensible_length_is_refused(tmp_path: Path, parameters: str) -> None:
+    with pytest.raises(BadRequest, match="needs one of 1 to 200 characters, in a header of at most 1000"):
+        upload(tmp_path, request_of([b"x"], f"multipart/form-data{parameters}"))
 
 
 def test_too_many_bytes_are_refused_before_they_are_all_there(tmp_path: Path) -> None:
