@@ -36,7 +36,7 @@ __all__ = [
 ]  # fmt: skip
 
 _STDERR_TAIL, _LINE = 8_000, 1 << 16
-_LOOK_S = 0.1
+_LOOK_S, _DYING_S = 0.1, 30.0
 _OUT_OF_MEMORY = ("MemoryError", "bad_alloc", "annot allocate memory", "emory allocation")
 """How Python, C++, libc and OpenBLAS say it."""
 _MAKING_WAY = """
@@ -56,7 +56,8 @@ _SECRETS = ("SECRET", "TOKEN", "PASSW", "CREDENTIAL", "_KEY", "DATABASE_URL", "P
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a child ended. `cause` is ok, error, timeout, memory, cancelled, or the signal's name (SIGSEGV, ...)."""
+    """How a child ended. `cause` is ok, error, timeout, memory, cancelled, or the signal's name (SIGSEGV, ...; of one
+    without a name, SIG and its number)."""
 
     cause: str
     returncode: int
@@ -119,19 +120,24 @@ def run_confined(
     for reader in readers:
         reader.start()
     verdict, usage = "", None
-    while usage is None:
-        remaining = limits.seconds - (clock() - begun)
-        if remaining <= 0:
-            verdict = "timeout"
-        elif cancelled is not None and cancelled():
-            verdict = "cancelled"
-        if verdict:
-            kill_group(child)
-        elif tend is not None:
-            tend(child.pid)
-        usage = _wait(child, min(_LOOK_S, remaining) if not verdict else 30.0)
-        if verdict and usage is None:
-            raise RuntimeError(f"child {child.pid} survived SIGKILL: the kernel holds it")
+    try:
+        while usage is None and not verdict:
+            remaining = limits.seconds - (clock() - begun)
+            if remaining <= 0:
+                verdict = "timeout"
+            elif cancelled is not None and cancelled():
+                verdict = "cancelled"
+            if verdict:
+                kill_group(child)
+            elif tend is not None:
+                tend(child.pid)
+            usage = _wait(child, min(_LOOK_S, remaining) if not verdict else _DYING_S)
+    except BaseException:  # a child must not go on when nobody asks for its end any more
+        kill_group(child)
+        _wait(child, _DYING_S)
+        raise
+    if usage is None:
+        raise RuntimeError(f"child {child.pid} survived SIGKILL: the kernel holds it")
     for reader in readers:
         reader.join(timeout=5)
     text = "\n".join(stderr)[-_STDERR_TAIL:]
@@ -213,7 +219,12 @@ def _cause(returncode: int, stderr: str) -> str:
         return "ok"
     if any(words in stderr for words in _OUT_OF_MEMORY):
         return "memory"
-    return signal.Signals(-returncode).name if returncode < 0 else "error"
+    if returncode > 0:
+        return "error"
+    try:
+        return signal.Signals(-returncode).name
+    except ValueError:  # real-time signals, all but two, have no name
+        return f"SIG{-returncode}"
 
 
 def main() -> None:

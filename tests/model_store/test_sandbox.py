@@ -52,6 +52,25 @@ def test_a_good_child_is_ok_and_its_lines_arrive(child):
     assert outcome.peak_memory_bytes > 1 << 20
 
 
+def test_a_signal_without_a_name_is_a_crash_too(child):
+    outcome = child("import os; os.kill(os.getpid(), 40)")
+    assert outcome.cause == "SIG40"
+    assert outcome.crashed
+
+
+def test_a_child_does_not_outlive_an_error_of_whoever_looks_after_it(child):
+    children = []
+
+    def tend(pid: int) -> None:
+        children.append(pid)
+        raise OSError("nobody can be asked")
+
+    with pytest.raises(OSError, match="nobody can be asked"):
+        child("import time; time.sleep(60)", tend=tend)
+    with pytest.raises(ProcessLookupError):
+        os.kill(children[0], 0)
+
+
 def test_an_exception_is_an_error_whose_last_words_say_it(child):
     outcome = child("raise ValueError('the reason')")
     assert outcome.cause == "error"
