@@ -1,7 +1,7 @@
-"""A recipe's passes over a model, by way of one calibration that every recipe for it shares.
+"""A recipe's passes over a model, by way of what recipes for it share: one tidied model, one calibration.
 
-Passes that work from statistics split a recipe: what comes before them is one step, the statistics of what that made
-are the next, and only what follows differs from trial to trial of a search.
+What tidies is one step. Passes that work from statistics have those of what it made; and only what follows differs from
+recipe to recipe, and from trial to trial of a search.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from compilers.walk import Subject
 def transform(subject: Subject, recipe: Recipe, isolation: Isolation) -> Done:
     """The transformed model (`files["model.onnx"]`) and what is known of its graph. Raises StepFailed."""
     name = subject.variant_id(recipe)
-    if not walk.observes(recipe):
+    if not walk.begins_alike(recipe):
         return isolation.run(walk.transform(subject, recipe), name)
-    prepared = isolation.run(walk.prepare(subject, recipe), f"{name}, up to its calibration").files["model.onnx"]
-    statistics = isolation.run(walk.calibrate(subject, recipe, prepared), name).files["statistics.npz"]
-    return isolation.run(walk.transform(subject, recipe, prepared, statistics), name)
+    tidied = isolation.run(walk.prepare(subject, recipe), f"{name}, tidied").files["model.onnx"]
+    if not walk.observes(recipe):
+        return isolation.run(walk.transform(subject, recipe, tidied), name)
+    statistics = isolation.run(walk.calibrate(subject, recipe, tidied), name).files["statistics.npz"]
+    return isolation.run(walk.transform(subject, recipe, tidied, statistics), name)

@@ -17,7 +17,7 @@ from compilers.passes import kinds, source_digest, takes_samples, takes_statisti
 from compilers.passes.kinds import ELEMENTWISE, KEPT, PRODUCTS
 from compilers.proving.accuracy import Until
 from compilers.proving.gate import Bounds
-from compilers.recipe import PassSpec, Recipe
+from compilers.recipe import FOLD, MODERN, TIDY, PassSpec, Recipe
 from compilers.stepkey import Step
 from compilers.timing.plan import Setting, by, settings
 from model_store.entities import Artifact, Digest, ModelVersion, Plan
@@ -71,8 +71,8 @@ def probe(version: ModelVersion) -> Step:
 
 
 def prepare(subject: Subject, recipe: Recipe) -> Step:
-    """The recipe up to where statistics are needed: equal beginnings are one step, whatever follows."""
-    return _passes(subject, recipe.passes[: _observed_from(recipe)], {"model": subject.version.model})
+    """The recipe up to where it stops tidying: equal beginnings are one step, whatever follows."""
+    return _passes(subject, recipe.passes[: _tidied(recipe)], {"model": subject.version.model})
 
 
 def calibrate(subject: Subject, recipe: Recipe, prepared: Digest) -> Step:
@@ -86,18 +86,26 @@ def transform(
     subject: Subject, recipe: Recipe, prepared: Digest | None = None, statistics: Digest | None = None
 ) -> Step:
     """The recipe's passes over the uploaded model, or over the `prepared` one, those that were left."""
-    if prepared is None or statistics is None:
+    if prepared is None:
         return _passes(subject, recipe.passes, {"model": subject.version.model})
-    return _passes(subject, recipe.passes[_observed_from(recipe) :], {"model": prepared, "statistics": statistics})
+    inputs = {"model": prepared} | ({} if statistics is None else {"statistics": statistics})
+    return _passes(subject, recipe.passes[_tidied(recipe) :], inputs)
+
+
+def begins_alike(recipe: Recipe) -> bool:
+    """It tidies the model, as other recipes do, and then does something of its own."""
+    return 0 < _tidied(recipe) < len(recipe.passes) or observes(recipe)
 
 
 def observes(recipe: Recipe) -> bool:
     """One of its passes works from statistics."""
-    return _observed_from(recipe) < len(recipe.passes)
+    return any(takes_statistics(spec) for spec in recipe.passes)
 
 
-def _observed_from(recipe: Recipe) -> int:
-    return next((at for at, spec in enumerate(recipe.passes) if takes_statistics(spec)), len(recipe.passes))
+def _tidied(recipe: Recipe) -> int:
+    """How many passes at its beginning make a model simpler, whatever is to be done with it."""
+    own = (at for at, spec in enumerate(recipe.passes) if spec not in (MODERN, *TIDY, FOLD))
+    return next(own, len(recipe.passes))
 
 
 def _passes(subject: Subject, specs: Sequence[PassSpec], inputs: Mapping[str, Digest]) -> Step:

@@ -70,7 +70,15 @@ def test_gram_matrices_are_gathered_only_for_recipes_that_round_by_them(subject,
     assert sizes[1] - sizes[0] > 4 * (64**2 + 128**2)
 
 
-def test_a_recipe_without_statistics_is_one_step(subject, store):
+def test_a_recipe_without_statistics_goes_on_from_the_tidied_model_that_all_share(subject, store):
     subject, isolation = subject
-    transform(subject, recipe(subject, PassSpec("int8-dynamic")), isolation)
+    for spec in (PassSpec("int8-dynamic"), PassSpec("int8-dynamic", {"per_channel": False}), PassSpec("int8-static")):
+        transform(subject, recipe(subject, spec), isolation)
+    done = [event for event in events(store, [isolation.job]) if event.status == "done" and event.step == "transform"]
+    assert [event.data["reused"] for event in done] == [False, False, True, False, True, False]
+
+
+def test_a_recipe_that_only_tidies_is_one_step(subject):
+    subject, isolation = subject
+    transform(subject, candidates("ort-cpu", subject.version.operators, Policy())[0], isolation)
     assert [step.name for step, _ in isolation.trail if step.name in ("calibrate", "transform")] == ["transform"]
