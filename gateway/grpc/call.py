@@ -76,7 +76,7 @@ class Call:
     # Caller
 
     def header(self, name: str) -> str | None:
-        return self._head.first.get(name)
+        return self._head.metadata.get(name)
 
     def remaining_s(self) -> float | None:
         return None if self._deadline is None else self._deadline - self._loop.time()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.grpc.errors import Refused
 from gateway.grpc.status import Code
@@ -32,9 +30,8 @@ class Rpc(NamedTuple):
 
 class Head(NamedTuple):
     rpc: Rpc
-    metadata: tuple[tuple[str, str | bytes], ...]
-    first: Mapping[str, str]
-    """The first value of each key; bytes are read as Latin-1."""
+    metadata: Mapping[str, str]
+    """The first value of each key, as it was written: base64 under keys that end in `-bin`."""
     timeout_s: float | None
     encoding: str
 
@@ -63,13 +60,10 @@ def head_of(headers: Headers, rpcs: Mapping[bytes, Rpc]) -> Head:
     if headers.nbytes > HEADER_BYTES:
         text = f"metadata of {headers.nbytes} bytes; the limit is {HEADER_BYTES}"
         raise Refused(Code.RESOURCE_EXHAUSTED, text)
-    metadata = tuple(each for name, value in headers.fields if name[:1] != b":" for each in _values(name, value))
-    first: dict[str, str] = {}
-    for key, given in metadata:
-        first.setdefault(key, given.decode("latin-1") if isinstance(given, bytes) else given)
+    metadata = {name.decode("latin-1"): value.decode("latin-1") for name, value in found.items() if name[:1] != b":"}
     timeout = found.get(b"grpc-timeout")
     encoding = found.get(b"grpc-encoding", b"identity").decode("latin-1")
-    return Head(rpc, metadata, first, None if timeout is None else seconds(timeout), encoding)
+    return Head(rpc, metadata, None if timeout is None else seconds(timeout), encoding)
 
 
 def seconds(timeout: bytes) -> float:
@@ -80,13 +74,3 @@ def seconds(timeout: bytes) -> float:
             Code.INTERNAL, f"grpc-timeout {timeout[:20].decode('latin-1')!r} is no time: 1 to 8 digits and a unit"
         )
     return int(number) * _UNIT_S[unit]
-
-
-def _values(name: bytes, value: bytes) -> Any:
-    key = name.decode("latin-1")
-    if not name.endswith(b"-bin"):
-        return ((key, value.decode("latin-1")),)
-    try:
-        return [(key, base64.b64decode(one + b"=" * (-len(one) % 4), validate=True)) for one in value.split(b",")]
-    except binascii.Error:
-        raise Refused(Code.INTERNAL, f"the metadata {key[:40]!r} is no base64") from None

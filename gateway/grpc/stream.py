@@ -66,7 +66,12 @@ class Streams:
     async def _read(self, requests: AsyncIterator[bytes], waiting: _Waiting, caller: Caller, strict: bool) -> None:
         try:
             async for data in requests:
-                await waiting.put(asyncio.create_task(self._one(data, caller, strict)))
+                task = asyncio.create_task(self._one(data, caller, strict))
+                try:
+                    await waiting.put(task)
+                except asyncio.CancelledError:  # nobody will wait for it
+                    task.cancel()
+                    raise
         finally:
             await waiting.put(None)
 

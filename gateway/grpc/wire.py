@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gateway.grpc.messages import DecodeError
+from gateway.grpc.messages import DecodeError, message
 
 _ID, RAW_INPUT, RAW_OUTPUT = 3 << 3 | 2, 7 << 3 | 2, 6 << 3 | 2
 _BYTES, _MAX_VARINT = 2, 10
 _CUT_OUT = (RAW_INPUT, _ID)
+_ModelInferRequest = message("ModelInferRequest")
 
 
 class Pieces(NamedTuple):
@@ -91,9 +92,7 @@ def joined(head: bytes, request_id: bytes, outputs: list[bytes | memoryview]) ->
 
 def _parsed_by_rule(data: bytes) -> Pieces:
     """The slow way, for messages with fields that we do not know."""
-    from gateway.grpc.messages import message
-
-    request = message("ModelInferRequest").FromString(data)
+    request = _ModelInferRequest.FromString(data)
     request_id, raw = request.id.encode(), [memoryview(entry) for entry in request.raw_input_contents]
     request.ClearField("id")
     request.ClearField("raw_input_contents")

@@ -9,11 +9,13 @@ import grpc
 import httpx
 import ml_dtypes
 import numpy as np
+import pytest
 import uvicorn
 from onnx import TensorProto
 
 from gateway.fastlane import FastLane
 from gateway.grpc.messages import message
+from gateway.grpc.stream import WINDOW
 from tests import zoo
 from tests.gateway.engines import until
 from tests.gateway.grpc_calls import arrays, fails, grpc_serving, raw, request, run
@@ -248,20 +250,21 @@ def test_a_stream_answers_in_order_and_reports_errors_in_band(tmp_path):
     run(test())
 
 
-def test_a_cancelled_stream_withdraws_what_waits(tmp_path):
+@pytest.mark.parametrize(("sent", "taken"), [(3, 3), (WINDOW + 30, WINDOW + 2)])
+def test_a_cancelled_stream_withdraws_what_waits(tmp_path, sent, taken):
     async def test():
         async with grpc_serving(tmp_path, {"mlp": zoo.mlp()}) as client:
             [runner] = client.serving.runners._runners.values()
             free, runner._flight.free = runner._flight.free, []
 
             async def requests():
-                for _ in range(3):
+                for _ in range(sent):
                     yield request("mlp", {"x": X})
                 await asyncio.sleep(60)
 
             call = client.ModelStreamInfer(requests())
             reading = asyncio.ensure_future(call.read())
-            await until(lambda: client.serving.admission.inflight == 3)
+            await until(lambda: client.serving.admission.inflight == taken)
             call.cancel()
             await until(lambda: client.serving.admission.inflight == 0)
             runner._flight.free = free
