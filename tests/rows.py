@@ -78,6 +78,13 @@ def variant(
     )
 
 
+def claim(catalog: Catalog, worker: str = "w") -> Job:
+    """The next job of any kind, held for a minute."""
+    job = catalog.claim(worker, EVERY_KIND, 60.0)
+    assert job is not None
+    return job
+
+
 def publish_reference(catalog: Catalog, worker: str = "w") -> Job:
     """Claim the next reference job, publish its variant, finish it."""
     job = catalog.claim(worker, (JobKind.REFERENCE,), 60.0)
