@@ -102,6 +102,7 @@ def run_passes(
     import onnx_ir as ir
 
     current = ir.from_proto(model) if isinstance(model, onnx.ModelProto) else model.clone()
+    del model  # a caller that keeps none of it pays for its weights once
     for spec in specs:
         try:
             current = load_pass(spec, calibration, statistics)(current).model
