@@ -14,7 +14,14 @@ COLOURS = {"f32": "one", "bf16": "three", "f16": "three", "int8": "two", "int8-w
 
 def share_words(shares: Mapping[str, float]) -> str:
     """int8 99.1 %, f32 0.9 %: the largest first."""
-    return ", ".join(f"{name} {percent(share)}" for name, share in _largest_first(shares))
+    return ", ".join(f"{name} {_share(share)}" for name, share in _largest_first(shares))
+
+
+def _share(share: float) -> str:
+    """A little is not nothing, and nearly everything not all."""
+    if 0 < share < 5e-4:
+        return "below 0.1 %"
+    return "over 99.9 %" if 1 - 5e-4 < share < 1 else percent(share)
 
 
 def share_bar(shares: Mapping[str, float], of: str) -> Element:
@@ -23,7 +30,7 @@ def share_bar(shares: Mapping[str, float], of: str) -> Element:
     for name, share in _largest_first(shares):
         colour = COLOURS.get(name, "five")
         width = share * WIDTH
-        rect = E("rect", E("title", f"{name} {percent(share)}"), class_=colour, x=round(at, 2), y=0, height=HEIGHT)
+        rect = E("rect", E("title", f"{name} {_share(share)}"), class_=colour, x=round(at, 2), y=0, height=HEIGHT)
         rect.set("width", f"{max(0.0, width):.2f}")
         add(svg, rect)
         at += width

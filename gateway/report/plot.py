@@ -19,7 +19,7 @@ from model_store.entities import REFERENCE, Verdict
 
 WIDTH, HEIGHT = 760, 430
 LEFT, RIGHT, TOP, BOTTOM = 74, 168, 30, 62
-_LABEL_STEP, _LETTER = 15, 6.6
+_LABEL_STEP, _LETTER, _MARK = 15, 6.6, 8
 _SHARES = (0.03125, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
@@ -61,7 +61,8 @@ def draw(plot: Plot) -> Element:
     scale = _Scale(plot)
     svg = strokes.picture(f"plot-{plot.rows}", title(plot), describe(plot), WIDTH, HEIGHT)
     _grid(svg, plot, scale)
-    taken: list[_Place] = []
+    marks = ((scale.x(point.time), scale.y(point.accuracy)) for point in plot.points)
+    taken = [_Place(x - _MARK, x + _MARK, y) for x, y in marks]
     for gate in plot.gates:
         _gate(svg, gate, plot, scale, taken)
     _front(svg, plot, scale)

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from gateway.report import HEADERS, card_view, gather, page, units
+from gateway.report.bars import share_words
 from gateway.report.markup import E, document
 from gateway.report.style import STYLE
 from model_store.entities import Artifact, JobState, Verdict, VersionStatus
@@ -185,6 +186,11 @@ def test_where_no_layer_was_ranked_the_page_says_why(store: ModelStore) -> None:
         assert f"Not ranked: {why}" in page(other).decode()
     register(store.catalog)
     assert "Not ranked so far" in page(gather(store, "digits", "2")).decode()
+
+
+def test_a_little_of_another_precision_is_not_told_as_none() -> None:
+    assert share_words({"f32": 2e-5, "int8": 1 - 2e-5}) == "int8 over 99.9 %, f32 below 0.1 %"
+    assert share_words({"int8": 1.0}) == "int8 100.0 %"
 
 
 def test_ratios_claim_no_more_than_was_measured() -> None:
