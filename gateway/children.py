@@ -96,7 +96,13 @@ class Child:
         pause = FIRST_PAUSE_S
         while not self.last:
             started = time.monotonic()
-            self._process = await self._spawn()
+            try:
+                self._process = await self._spawn()
+            except OSError as exc:  # no process or no descriptor is to be had: perhaps there is in a while
+                event(logging.WARNING, "child not started", child=self.name, reason=str(exc), again_in_s=pause)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                continue
             self.pid, self.starts = self._process.pid, self.starts + 1
             event(logging.INFO, "child started", child=self.name, pid=self.pid)
             await self._relay(self._process)

@@ -171,16 +171,22 @@ class Front(Child):
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.ledger = Ledger.create()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=2,  # its log is ours; only the primary has something to say on stdout
-                pass_fds=(theirs.fileno(),),
-                env=self._environment,
-            )
+        ledger = Ledger.create()
+        try:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *self._command,
+                    str(theirs.fileno()),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=2,  # its log is ours; only the primary has something to say on stdout
+                    pass_fds=(theirs.fileno(),),
+                    env=self._environment,
+                )
+        except OSError:
+            end.close()
+            ledger.close()
+            raise
+        self.ledger = ledger
         link = self.link = Link(end)
         settings = self._fronts.settings.model_dump(mode="json")
         if not self._gateway.keyring.is_open:  # once closed, closed: also when the last key was revoked meanwhile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -57,3 +58,29 @@ def test_nor_does_that_of_a_worker_apart_from_a_gateway(tmp_path):
 
 def test_without_a_catalog_elsewhere_nothing_is_told(tmp_path):
     assert settings_from({"data": tmp_path}).catalog_environment() == {}
+
+
+class Scarce(CompileWorker):
+    """One for which there is no process at first."""
+
+    refusals = 1
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        if self.refusals:
+            self.refusals -= 1
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return await super()._spawn()
+
+
+def test_a_worker_for_which_there_is_no_process_now_is_started_a_little_later(tmp_path):
+    async def walk() -> None:
+        worker = Scarce(settings_from({"data": tmp_path / "data"}))
+        worker.start()
+        try:
+            async with asyncio.timeout(30):
+                while worker.pid is None:
+                    await asyncio.sleep(0.05)
+        finally:
+            await worker.stop()
+
+    asyncio.run(walk())
