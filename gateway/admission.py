@@ -5,8 +5,6 @@ A refusal now beats a timeout later: it costs nothing, and `Retry-After` says wh
 
 from __future__ import annotations
 
-import asyncio
-
 from gateway.errors import Draining, Overloaded
 
 
@@ -21,8 +19,6 @@ class Admission:
         """All that ever were let in."""
         self.bytes = 0
         self.draining = False
-        self._empty = asyncio.Event()
-        self._empty.set()
 
     def enter(self, nbytes: int) -> None:
         """Raises Draining, or Overloaded when the house is full."""
@@ -32,8 +28,6 @@ class Admission:
             raise Overloaded(f"Exceeds maximum queue size: {self.limit} requests are in flight")
         if self.bytes + nbytes > self.max_bytes and self.inflight:
             raise Overloaded(f"requests in flight hold {self.bytes} bytes; the limit is {self.max_bytes}", "memory")
-        if not self.inflight:
-            self._empty.clear()
         self.inflight += 1
         self.entered += 1
         self.bytes += nbytes
@@ -41,13 +35,3 @@ class Admission:
     def leave(self, nbytes: int) -> None:
         self.inflight -= 1
         self.bytes -= nbytes
-        if not self.inflight:
-            self._empty.set()
-
-    async def emptied(self, timeout: float) -> bool:
-        """Wait until nothing is inside; False when that took longer than `timeout` seconds."""
-        try:
-            await asyncio.wait_for(self._empty.wait(), timeout)
-        except TimeoutError:
-            return False
-        return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter as Tally
 
 from gateway import series
-from gateway.counts import Counts
+from gateway.counts import STAGES, Counts
 from gateway.statistics import Failure, Statistics
 
 MAX_MODELS = 500
@@ -19,18 +19,14 @@ class Series:
     """What is read for one set of labels: the counts of one variant, or of all that share the label `other`."""
 
     def __init__(self) -> None:
-        self.request, self.queue, self.infer = series.seconds(), series.seconds(), series.seconds()
-        self.decode, self.encode = series.seconds(), series.seconds()
+        self.request, self.queue, self.infer, self.decode, self.encode = (series.seconds() for _ in STAGES)
         self.batch = series.rows()
         self.executions = self.rows = self.input_ns = self.output_ns = 0
         self.why: Tally[str] = Tally()
 
     def add(self, counts: Counts) -> None:
-        self.request.merge(counts.request)
-        self.queue.merge(counts.queue)
-        self.infer.merge(counts.infer)
-        self.decode.merge(counts.decode)
-        self.encode.merge(counts.encode)
+        for stage in STAGES:
+            getattr(self, stage).merge(getattr(counts, stage))
         for rows, (times, *_) in counts.batches.items():
             self.batch.add(rows, times)
         self.executions += counts.executions

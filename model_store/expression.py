@@ -77,7 +77,6 @@ class Expression:
             raise InvalidExpression(f"an expression has at most {MOST_NODES} parts, this has {nodes}")
         self.text = text
         self.outputs: set[str] = set()
-        self.needs_labels = False
         self._check(self._body, 0)
         if not self.outputs:
             raise InvalidExpression("the expression looks at no output of the variant: write out['name']")
@@ -105,10 +104,10 @@ class Expression:
                     raise InvalidExpression("numbers are at most 1e300")
                 return
             case ast.Subscript(value=ast.Name(id=root), slice=ast.Constant(value=str() as name)) if root in ROOTS:
-                self._seen(root, name)
+                if root == "out":
+                    self.outputs.add(name)
                 return
             case ast.Name(id="labels"):
-                self.needs_labels = True
                 return
             case ast.Name(id=name):
                 close = difflib.get_close_matches(name, (*ROOTS, *FUNCTIONS), n=1)
@@ -129,11 +128,6 @@ class Expression:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.expr):
                 self._check(child, depth + 1)
-
-    def _seen(self, root: str, name: str) -> None:
-        if root == "out":
-            self.outputs.add(name)
-        self.needs_labels |= root == "labels"
 
     @staticmethod
     def _check_call(name: str, arguments: int) -> None:

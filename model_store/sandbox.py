@@ -69,11 +69,6 @@ class Outcome:
     def ok(self) -> bool:
         return self.cause == "ok"
 
-    @property
-    def crashed(self) -> bool:
-        """True when native code died: the kind of end a model can cause and an exception cannot."""
-        return self.cause.startswith("SIG") or self.cause == "memory"
-
     def last_words(self) -> str:
         """The last line the child wrote to stderr, or its cause."""
         lines = [line.strip() for line in self.stderr.splitlines() if line.strip()]

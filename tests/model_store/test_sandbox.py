@@ -55,7 +55,6 @@ def test_a_good_child_is_ok_and_its_lines_arrive(child):
 def test_a_signal_without_a_name_is_a_crash_too(child):
     outcome = child("import os; os.kill(os.getpid(), 40)")
     assert outcome.cause == "SIG40"
-    assert outcome.crashed
 
 
 def test_a_child_does_not_outlive_an_error_of_whoever_looks_after_it(child):
@@ -75,13 +74,11 @@ def test_an_exception_is_an_error_whose_last_words_say_it(child):
     outcome = child("raise ValueError('the reason')")
     assert outcome.cause == "error"
     assert outcome.last_words() == "ValueError: the reason"
-    assert not outcome.crashed
 
 
 def test_a_segmentation_fault_is_named(child):
     outcome = child("import ctypes; ctypes.string_at(0)")
     assert outcome.cause == "SIGSEGV"
-    assert outcome.crashed
 
 
 def test_a_child_past_its_deadline_is_killed(child):
@@ -98,7 +95,6 @@ def test_a_cancelled_child_is_killed(child):
 def test_memory_beyond_the_limit_ends_the_child_not_the_machine(child):
     outcome = child("block = bytearray(8 << 30)", Limits(seconds=20, memory_bytes=1 * GIB))
     assert outcome.cause == "memory"
-    assert outcome.crashed
 
 
 def test_native_code_out_of_memory_counts_as_memory(child):
