@@ -12,6 +12,7 @@ from onnx import TensorProto
 from gateway.client import Client
 from gateway.demo.process import GatewayProcess, free_port
 from tests import zoo
+from tests.gateways import register_uncompiled
 
 ELEMENTS = {
     "FP16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "FP32": TensorProto.FLOAT, "FP64": TensorProto.DOUBLE,
@@ -28,8 +29,6 @@ MODELS: Mapping[str, onnx.ModelProto] = {
     "come_and_go": zoo.simple(),
     **{f"identity_{name.lower()}": zoo.identity(element) for name, element in ELEMENTS.items()},
 }
-NOTHING_COMPILED = {"targets": ["ort-cpu"], "techniques": ["distil"], "rows": [1]}
-"""Policy: no recipe has this technique, so the uploaded model answers and nothing is built beside it."""
 
 
 class Served(GatewayProcess):
@@ -49,7 +48,7 @@ def serving(folder: Path, *flags: str, names: tuple[str, ...] = tuple(MODELS)) -
     """A gateway whose models answer."""
     with Served(folder / "data", *flags) as gateway, Client(gateway.url) as client:
         for name in names:
-            client.register(name, MODELS[name].SerializeToString(), policy=NOTHING_COMPILED)
+            register_uncompiled(client, name, MODELS[name])
         for name in names:
             client.wait(name, "1")
         yield gateway

@@ -10,7 +10,10 @@ from tests.clients.models import MODELS, Served
 
 PYTHON = Path(__file__).parents[2] / ".venv-clients/bin/python"
 SCRIPTS = Path(__file__).parent / "scripts"
-NAMES = ("triton_http", "triton_http_aio", "triton_grpc", "triton_grpc_aio", "kserve_sdk", "agreement")
+NAMES = (
+    "triton_http", "triton_http_aio", "triton_grpc", "triton_grpc_aio", "triton_managing", "triton_shared_memory",
+    "kserve_sdk", "agreement",
+)  # fmt: skip
 
 
 def run_script(

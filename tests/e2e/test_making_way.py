@@ -15,6 +15,7 @@ from gateway.client import Client
 from gateway.demo.asking import Asking, near
 from gateway.demo.process import GatewayProcess
 from tests import zoo
+from tests.gateways import register_uncompiled
 
 pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.timeout(300)]
 
@@ -54,10 +55,7 @@ def test_a_compilation_makes_way_while_requests_come_and_only_then(gateway: Gate
     question = zoo.random_inputs(model, rows=1, seed=1)
     samples = zoo.npz(gateway.data.with_name("samples.npz"), image=smooth_images(64, seed=1))
     with Client(gateway.url) as client:
-        version = client.register(
-            "small", model.SerializeToString(), policy={"rows": [1], "search": {"effort": "off"}}
-        )["version"]
-        client.wait("small", version)
+        client.wait("small", register_uncompiled(client, "small", model))
         expected = dict(client.predict("small", question))
         network = mobilenet_v2(seed=time.time_ns() % 1_000_000).SerializeToString()
         # Little time for what times, so that the other steps come often.

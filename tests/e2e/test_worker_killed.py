@@ -21,7 +21,10 @@ from tests import zoo
 pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.timeout(300)]
 
 NAME = "mlp"
-POLICY = {"targets": ["ort-cpu"], "techniques": ["int8"], "rows": [1, 8]}
+POLICY = {
+    "targets": ["ort-cpu"], "techniques": ["int8"], "rows": [1, 8], "budget_seconds": 90, "search": {"effort": "off"}
+}  # fmt: skip
+"""No search: what becomes of one that is killed is asked in tests/compilers/search."""
 
 
 @pytest.fixture

@@ -166,7 +166,9 @@ def test_nobody_there_says_how_to_start_one(folder: Path) -> None:
 
 def test_the_gate_can_fail_a_pipeline(folder: Path, gateway: RunningGateway, registered: dict[str, Any]) -> None:
     (folder / "strict.json").write_text(
-        json.dumps({**POLICY, "techniques": ["int8"], "gate": {"cosine": 1.0, "sqnr_db": 199.0}})
+        json.dumps(
+            {**POLICY, "techniques": ["int8"], "search": {"effort": "off"}, "gate": {"cosine": 1.0, "sqnr_db": 199.0}}
+        )
     )
     done = forgeway(
         folder,

@@ -24,7 +24,7 @@ from gateway.client import (
     tensors,
 )
 from gateway.client.events import EventReader
-from tests.gateways import RunningGateway
+from tests.gateways import RunningGateway, register_uncompiled
 from tests.zoo import mlp, multi_io, random_inputs, strings
 
 FUSION = {"techniques": ["fusion"], "targets": ["ort-cpu"], "rows": [1], "budget_seconds": 60}
@@ -34,9 +34,11 @@ FUSION = {"techniques": ["fusion"], "targets": ["ort-cpu"], "rows": [1], "budget
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("client")
     with RunningGateway(folder / "data") as gateway, Client(gateway.url) as client:
-        for name, model in (("mlp", mlp()), ("several", multi_io()), ("text", strings())):
-            version = client.register(name, model.SerializeToString(), policy=FUSION)["version"]
-            client.wait(name, version, timeout=60)
+        client.register("mlp", mlp().SerializeToString(), policy=FUSION)
+        for name, model in (("several", multi_io()), ("text", strings())):
+            register_uncompiled(client, name, model)
+        for name in ("mlp", "several", "text"):
+            client.wait(name, "1", timeout=60)
         yield gateway.url
 
 

@@ -1,6 +1,6 @@
-"""tritonclient.grpc: every method, against the models of tests/clients/models.py."""
+"""tritonclient.grpc, against the models of tests/clients/models.py: every method that asks; see triton_managing.py and
+triton_shared_memory.py for the others."""
 
-import json
 import queue
 import threading
 import time
@@ -12,7 +12,7 @@ import pytest
 import simple
 import tritonclient.grpc as grpc
 from simple import check
-from tritonclient.utils import InferenceServerException, serialize_byte_tensor
+from tritonclient.utils import InferenceServerException
 
 given = partial(simple.given, grpc)
 
@@ -98,40 +98,6 @@ def test_statistics(client, numbers):
         "INVALID_ARGUMENT",
         "requested model 'nobody' is not available",
     )
-
-
-def test_repository(client, numbers):
-    def row():
-        (found,) = [row for row in client.get_model_repository_index().models if row.name == "come_and_go"]
-        return found
-
-    assert row().state == "READY"
-    client.unload_model("come_and_go")
-    assert not client.is_model_ready("come_and_go")
-    with pytest.raises(InferenceServerException):
-        client.infer("come_and_go", given(numbers))
-    client.unload_model("come_and_go")
-    client.load_model("come_and_go")
-    assert client.is_model_ready("come_and_go") and row().state == "READY"
-    check(client.infer("come_and_go", given(numbers)), numbers)
-    refused(lambda: client.load_model("nobody"), "INTERNAL", "failed to load 'nobody'")
-
-
-def test_load_with_a_configuration(client):
-    for wrong in ('"parameters": {"config": {{"max_batch_size": "16"}}}', "[]", '{"max_batch_size": "many"}'):
-        with pytest.raises(InferenceServerException, match="failed to load 'come_and_go'"):
-            client.load_model("come_and_go", config=wrong)
-    client.load_model("come_and_go", config=json.dumps({"max_batch_size": "16"}))
-    assert client.get_model_config("come_and_go").config.max_batch_size == 16
-    client.load_model("come_and_go")
-
-
-def test_load_from_bytes(client, numbers, model_bytes):
-    client.load_model("from_bytes_grpc", config='{"backend":"onnxruntime"}', files={"file:1/model.onnx": model_bytes})
-    assert client.is_model_ready("from_bytes_grpc")
-    check(client.infer("from_bytes_grpc", given(numbers)), numbers)
-    client.unload_model("from_bytes_grpc")
-    assert not client.is_model_ready("from_bytes_grpc")
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "deflate"])
@@ -292,77 +258,3 @@ def test_refusals_in_words(client, numbers):
     told(given([x[:, :15] for x in numbers]), "unexpected shape for input 'INPUT0' for model 'simple'")
     many = client.get_model_config("simple").config.max_batch_size + 1
     told(given([np.zeros((many, 16), np.int32)] * 2), "batch-size must be <= ")
-
-
-def test_system_shared_memory(client, numbers, regions):
-    total = numbers[0].nbytes
-    with regions.made("grpc_in", 2 * total) as given_region, regions.made("grpc_out", 2 * total) as answer_region:
-        client.register_system_shared_memory("grpc_in", regions.key("grpc_in"), 2 * total)
-        client.register_system_shared_memory("grpc_out", regions.key("grpc_out"), 2 * total)
-        status = client.get_system_shared_memory_status().regions
-        assert {"grpc_in", "grpc_out"} <= set(status)
-        assert (status["grpc_in"].key, status["grpc_in"].byte_size) == (regions.key("grpc_in"), 2 * total)
-        assert list(client.get_system_shared_memory_status("grpc_out").regions) == ["grpc_out"]
-        regions.write(given_region, numbers)
-        inputs, outputs = [], []
-        for place in range(2):
-            inputs.append(grpc.InferInput(f"INPUT{place}", [2, 16], "INT32"))
-            inputs[-1].set_shared_memory("grpc_in", total, offset=place * total)
-            outputs.append(grpc.InferRequestedOutput(f"OUTPUT{place}"))
-            outputs[-1].set_shared_memory("grpc_out", total, offset=place * total)
-        result = client.infer("simple", inputs, outputs=outputs)
-        assert list(result.get_output("OUTPUT0").shape) == [2, 16]
-        left, right = numbers
-        np.testing.assert_array_equal(regions.read(answer_region, np.int32, (2, 16)), left + right)
-        np.testing.assert_array_equal(regions.read(answer_region, np.int32, (2, 16), total), left - right)
-        check(client.infer("simple", [inputs[0], given(numbers)[1]]), numbers)
-        check(client.infer("simple", [given(numbers)[0], inputs[1]]), numbers)
-        inputs[0].set_shared_memory("nowhere", total)
-        with pytest.raises(InferenceServerException, match="nowhere"):
-            client.infer("simple", inputs, outputs=outputs)
-        client.unregister_system_shared_memory("grpc_in")
-        client.unregister_system_shared_memory("grpc_out")
-        assert not {"grpc_in", "grpc_out"} & set(client.get_system_shared_memory_status().regions)
-    with pytest.raises(InferenceServerException):
-        client.register_system_shared_memory("bad", "/nothing_is_here", 64)
-
-
-def test_strings_through_shared_memory(client, regions):
-    words = np.array([[b"a", b"longer words", b""]], dtype=np.object_)
-    packed = serialize_byte_tensor(words)
-    size = len(packed.item())
-    with regions.made("grpc_words", size) as region:
-        client.register_system_shared_memory("grpc_words", regions.key("grpc_words"), size)
-        regions.write(region, [packed])
-        one = grpc.InferInput("INPUT0", [1, 3], "BYTES")
-        one.set_shared_memory("grpc_words", size)
-        assert client.infer("simple_identity", [one]).as_numpy("OUTPUT0").tolist() == words.tolist()
-        client.unregister_system_shared_memory("grpc_words")
-
-
-def test_cuda_shared_memory_is_answered(client):
-    assert not client.get_cuda_shared_memory_status().regions
-    client.unregister_cuda_shared_memory()
-    with pytest.raises(InferenceServerException):
-        client.register_cuda_shared_memory("nothing", b"AAAA", 0, 64)
-
-
-def test_trace_settings(client):
-    facts = client.get_trace_settings().settings
-    assert {"trace_level", "trace_rate", "trace_count", "log_frequency", "trace_file"} <= set(facts)
-    changed = client.update_trace_settings(settings={"trace_rate": "7", "trace_level": ["TIMESTAMPS"]}).settings
-    assert list(changed["trace_rate"].value) == ["7"] and list(changed["trace_level"].value) == ["TIMESTAMPS"]
-    changed = client.update_trace_settings("simple", {"trace_rate": "9"}, as_json=True)
-    assert changed["settings"]["trace_rate"]["value"] == ["9"]
-    assert list(client.get_trace_settings("simple").settings["trace_rate"].value) == ["9"]
-    client.update_trace_settings("simple", {"trace_rate": None})
-    cleared = client.update_trace_settings(settings={"trace_rate": None, "trace_level": None}).settings
-    assert cleared["trace_rate"] == facts["trace_rate"]
-
-
-def test_log_settings(client):
-    facts = client.get_log_settings().settings
-    assert {"log_file", "log_info", "log_warning", "log_error", "log_verbose_level", "log_format"} <= set(facts)
-    changed = client.update_log_settings({"log_verbose_level": 1, "log_info": True}).settings
-    assert changed["log_verbose_level"].uint32_param == 1 and changed["log_info"].bool_param
-    assert client.update_log_settings({"log_verbose_level": 0}).settings["log_verbose_level"].uint32_param == 0

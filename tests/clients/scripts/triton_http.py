@@ -1,6 +1,6 @@
-"""tritonclient.http: every method, against the models of tests/clients/models.py."""
+"""tritonclient.http, against the models of tests/clients/models.py: every method that asks; see triton_managing.py and
+triton_shared_memory.py for the others."""
 
-import json
 from functools import partial
 
 import ml_dtypes
@@ -9,7 +9,7 @@ import pytest
 import simple
 import tritonclient.http as http
 from simple import check
-from tritonclient.utils import InferenceServerException, serialize_byte_tensor
+from tritonclient.utils import InferenceServerException
 
 given = partial(simple.given, http)
 
@@ -89,41 +89,6 @@ def test_statistics(client, numbers):
     assert len(with_version) == 1 and len(client.get_inference_statistics()["model_stats"]) > 1
     with pytest.raises(InferenceServerException, match="requested model 'nobody' is not available"):
         client.get_inference_statistics("nobody")
-
-
-def test_repository(client, numbers, model_bytes):
-    def row():
-        (found,) = [row for row in client.get_model_repository_index() if row["name"] == "come_and_go"]
-        return found
-
-    assert row()["state"] == "READY"
-    client.unload_model("come_and_go")
-    assert not client.is_model_ready("come_and_go")
-    with pytest.raises(InferenceServerException):
-        client.infer("come_and_go", given(numbers))
-    client.unload_model("come_and_go")
-    client.load_model("come_and_go")
-    assert client.is_model_ready("come_and_go") and row()["state"] == "READY"
-    check(client.infer("come_and_go", given(numbers)), numbers)
-    with pytest.raises(InferenceServerException, match="failed to load 'nobody'"):
-        client.load_model("nobody")
-
-
-def test_load_with_a_configuration(client):
-    for wrong in ('"parameters": {"config": {{"max_batch_size": "16"}}}', "[]", '{"max_batch_size": "many"}'):
-        with pytest.raises(InferenceServerException, match="failed to load 'come_and_go'"):
-            client.load_model("come_and_go", config=wrong)
-    client.load_model("come_and_go", config=json.dumps({"max_batch_size": "16"}))
-    assert client.get_model_config("come_and_go")["max_batch_size"] == 16
-    client.load_model("come_and_go")
-
-
-def test_load_from_bytes(client, numbers, model_bytes):
-    client.load_model("from_bytes_http", config='{"backend":"onnxruntime"}', files={"file:1/model.onnx": model_bytes})
-    assert client.is_model_ready("from_bytes_http")
-    check(client.infer("from_bytes_http", given(numbers)), numbers)
-    client.unload_model("from_bytes_http")
-    assert not client.is_model_ready("from_bytes_http")
 
 
 @pytest.mark.parametrize("binary_in", [True, False])
@@ -296,98 +261,3 @@ def test_bodies_made_and_read_by_the_static_methods(client, numbers):
     with urllib.request.urlopen(request, data=bytes(body)) as answer:
         header = int(answer.headers["Inference-Header-Content-Length"])
         check(http.InferenceServerClient.parse_response_body(answer.read(), header_length=header), numbers)
-
-
-def test_trace_settings(client):
-    facts = client.get_trace_settings()
-    assert {"trace_level", "trace_rate", "trace_count", "log_frequency", "trace_file"} <= set(facts)
-    changed = client.update_trace_settings(settings={"trace_rate": "7", "trace_level": ["TIMESTAMPS"]})
-    assert changed["trace_rate"] == "7" and changed["trace_level"] == ["TIMESTAMPS"]
-    assert client.update_trace_settings("simple", {"trace_rate": "9"})["trace_rate"] == "9"
-    assert client.get_trace_settings("simple")["trace_rate"] == "9"
-    assert client.get_trace_settings()["trace_rate"] == "7"
-    assert client.update_trace_settings("simple", {"trace_rate": None})["trace_rate"] == "7"
-    cleared = client.update_trace_settings(settings={"trace_rate": None, "trace_level": None})
-    assert cleared["trace_rate"] == facts["trace_rate"]
-
-
-def test_log_settings(client):
-    facts = client.get_log_settings()
-    assert {"log_file", "log_info", "log_warning", "log_error", "log_verbose_level", "log_format"} <= set(facts)
-    assert client.update_log_settings({"log_verbose_level": 1})["log_verbose_level"] == 1
-    assert client.update_log_settings({"log_verbose_level": 0})["log_verbose_level"] == 0
-
-
-def test_cuda_shared_memory_is_answered(client):
-    assert client.get_cuda_shared_memory_status() == []
-    client.unregister_cuda_shared_memory()
-    with pytest.raises(InferenceServerException):
-        client.register_cuda_shared_memory("nothing", b"AAAA", 0, 64)
-
-
-def test_system_shared_memory(client, numbers, regions):
-    total = numbers[0].nbytes
-    with regions.made("http_in", 2 * total) as given_region, regions.made("http_out", 2 * total) as answer_region:
-        client.unregister_system_shared_memory()
-        client.register_system_shared_memory("http_in", regions.key("http_in"), 2 * total)
-        client.register_system_shared_memory("http_out", regions.key("http_out"), 2 * total)
-        status = {row["name"]: row for row in client.get_system_shared_memory_status()}
-        assert status["http_in"] == {
-            "name": "http_in", "key": regions.key("http_in"), "offset": 0, "byte_size": 2 * total
-        }  # fmt: skip
-        assert [row["name"] for row in client.get_system_shared_memory_status("http_out")] == ["http_out"]
-
-        regions.write(given_region, numbers)
-        inputs, outputs = [], []
-        for place in range(2):
-            inputs.append(http.InferInput(f"INPUT{place}", [2, 16], "INT32"))
-            inputs[-1].set_shared_memory("http_in", total, offset=place * total)
-            outputs.append(http.InferRequestedOutput(f"OUTPUT{place}"))
-            outputs[-1].set_shared_memory("http_out", total, offset=place * total)
-        result = client.infer("simple", inputs, outputs=outputs)
-        spec = result.get_output("OUTPUT0")
-        assert spec["shape"] == [2, 16] and "data" not in spec
-        left, right = numbers
-        np.testing.assert_array_equal(regions.read(answer_region, np.int32, (2, 16)), left + right)
-        np.testing.assert_array_equal(regions.read(answer_region, np.int32, (2, 16), total), left - right)
-
-        mixed = [inputs[0], given(numbers)[1]]
-        check(client.infer("simple", mixed), numbers)
-        outputs[0].unset_shared_memory()
-        half = client.infer("simple", mixed, outputs=outputs)
-        np.testing.assert_array_equal(half.as_numpy("OUTPUT0"), left + right)
-
-        with pytest.raises(InferenceServerException):  # the name is taken
-            client.register_system_shared_memory("http_in", regions.key("http_out"), total)
-        inputs[0].set_shared_memory("http_in", total, offset=2 * total)
-        with pytest.raises(InferenceServerException):  # beyond its end
-            client.infer("simple", inputs, outputs=outputs)
-        inputs[0].set_shared_memory("nowhere", total)
-        with pytest.raises(InferenceServerException, match="nowhere"):
-            client.infer("simple", inputs, outputs=outputs)
-
-        client.unregister_system_shared_memory("http_in")
-        assert [row["name"] for row in client.get_system_shared_memory_status()] == ["http_out"]
-        client.unregister_system_shared_memory()
-        assert client.get_system_shared_memory_status() == []
-    for key in ("/nothing_is_here", "/../etc/passwd", "/a/b"):
-        with pytest.raises(InferenceServerException):
-            client.register_system_shared_memory("bad", key, 64)
-
-
-def test_strings_through_shared_memory(client, regions):
-    words = np.array([[b"a", b"longer words", b""]], dtype=np.object_)
-    packed = serialize_byte_tensor(words)
-    size = len(packed.item())
-    with regions.made("http_words", size) as given_region, regions.made("http_same", size) as answer_region:
-        client.register_system_shared_memory("http_words", regions.key("http_words"), size)
-        client.register_system_shared_memory("http_same", regions.key("http_same"), size)
-        regions.write(given_region, [packed])
-        one = http.InferInput("INPUT0", [1, 3], "BYTES")
-        one.set_shared_memory("http_words", size)
-        wanted = http.InferRequestedOutput("OUTPUT0")
-        wanted.set_shared_memory("http_same", size)
-        client.infer("simple_identity", [one], outputs=[wanted])
-        assert regions.read(answer_region, np.object_, (1, 3)).tolist() == words.tolist()
-        client.unregister_system_shared_memory("http_words")
-        client.unregister_system_shared_memory("http_same")
