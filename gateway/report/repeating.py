@@ -32,7 +32,9 @@ def commands(card: Card) -> tuple[Command, ...]:
     if any(item.script is not None for item in card.tried):
         found.append(
             Command(
-                "the steps of one variant, with the script below saved as reproduce.sh", "sh reproduce.sh DATA_FOLDER"
+                "the steps of one variant, with its script below saved as reproduce.sh, where forgeway is installed and "
+                "DATA_FOLDER is the gateway's",
+                "sh reproduce.sh DATA_FOLDER WORK_FOLDER",
             )
         )
     return tuple(found)
