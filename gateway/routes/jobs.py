@@ -25,6 +25,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _POLL_S = 0.2
 _HEARTBEAT_S = 10.0
+_MOST_DIGITS = 18
+"""Of the number of an event: catalogs hold no larger ones."""
 
 
 @router.get("")
@@ -57,12 +59,14 @@ async def job_events(
     job_id: str,
     gateway: Here,
     last_event_id: Annotated[str | None, Header()] = None,
-    after: Annotated[int, Query(ge=0, description="begin after this event (Last-Event-ID wins)")] = 0,
+    after: Annotated[
+        int, Query(ge=0, lt=10**_MOST_DIGITS, description="begin after this event (Last-Event-ID wins)")
+    ] = 0,
     follow: Annotated[bool, Query(description="false: only what there is now")] = True,
 ) -> Response:
     """The job's log as server-sent events."""
     if last_event_id:
-        if not last_event_id.isdecimal():
+        if not last_event_id.isdecimal() or len(last_event_id) > _MOST_DIGITS:
             raise BadRequest(f"Last-Event-ID must be the number of an event, not {last_event_id[:40]!r}")
         after = int(last_event_id)
     await asyncio.to_thread(gateway.store.catalog.job, job_id)  # 404 before the stream begins

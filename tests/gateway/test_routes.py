@@ -134,7 +134,13 @@ def test_a_job_tells_its_story_and_can_be_taken_up_anywhere(http: httpx.Client, 
     assert ids == sorted(set(ids)) and ids
     with http.stream("GET", path, headers={"last-event-id": str(ids[0])}) as answer:
         assert [int(event["id"]) for event in events_of(answer)[:-1]] == ids[1:]
-    assert http.get(path, headers={"last-event-id": "x"}).status_code == 400
+
+
+@pytest.mark.parametrize("number", ["x", "-1", "9" * 20, "9" * 5000])
+def test_the_log_of_a_job_begins_after_the_number_of_an_event_and_nothing_else(http: httpx.Client, number: str) -> None:
+    for given in ({"headers": {"last-event-id": number}}, {"params": {"after": number}}):
+        answer = http.get("/v1/jobs/1/events", **given)
+        assert (answer.status_code, "error" in answer.json()) == (400, True)
 
 
 def test_jobs_are_listed_newest_first(http: httpx.Client, digest: dict[str, Any]) -> None:
