@@ -32,8 +32,8 @@ def commands(card: Card) -> tuple[Command, ...]:
     if any(item.script is not None for item in card.tried):
         found.append(
             Command(
-                "the steps of one variant, with its script below saved as reproduce.sh, where forgeway is installed and "
-                "DATA_FOLDER is the gateway's",
+                "the steps of one variant, with its script below saved as reproduce.sh, where forgeway is installed "
+                "and DATA_FOLDER is the gateway's",
                 "sh reproduce.sh DATA_FOLDER WORK_FOLDER",
             )
         )
