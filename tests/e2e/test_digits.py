@@ -27,8 +27,8 @@ from gateway.demo.process import RUNNER, GatewayProcess
 pytestmark = [pytest.mark.xdist_group("e2e"), pytest.mark.timeout(400)]
 
 NAME = "digits"
-POLICY = {"techniques": ["int8", "mixed-precision"]}
-"""The defaults try more and take longer; the demo walks through them."""
+POLICY = {"techniques": ["int8", "mixed-precision"], "rows": [1, 32], "budget_seconds": 120, "budget_trials": 2}
+"""The defaults try more and take longer, and time longer what is tried; the demo walks through them."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             expected = reference(client, data)
             questions = [{"image": image[None]} for image in data.held_out.images]
             judge = near([{"logits": row[None]} for row in expected])
-            with Asking(gateway.url, NAME, questions, judge, threads=2, pause_s=0.005) as account:
+            with Asking(gateway.url, NAME, questions, judge, threads=2, pause_s=0.01) as account:
                 version = client.wait(NAME, number, timeout=300)
                 time.sleep(1.5)
             yield Served(gateway, client, data, version, account, questions, judge)

@@ -41,7 +41,7 @@ def cancelling(apart: float, width: int = 128) -> onnx.ModelProto:
 
 def compiled(store, model, target, **policy):
     samples = zoo.random_inputs(model, 120, seed=1)
-    asked = {"rows": [8], "budget_seconds": 200, "budget_trials": 1, "search": {"effort": "auto"}, **policy}
+    asked = {"rows": [8], "budget_seconds": 100, "budget_trials": 1, "search": {"effort": "auto"}, **policy}
     _, jobs = register(store, "cancelling", model, samples=samples, targets=[target], **asked)
     with working(store):
         assert {job.state for job in ended(store, jobs, 250)} == {JobState.SUCCEEDED}

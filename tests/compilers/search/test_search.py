@@ -26,7 +26,7 @@ SAMPLES = zoo.random_inputs(MODEL, 120, seed=1)
 ASKED = {
     "techniques": ["int8", "prune"],
     "rows": [8],
-    "budget_seconds": 200,
+    "budget_seconds": 100,
     "search": {"effort": "auto", "patience": 3},
     "budget_trials": 2,
 }
