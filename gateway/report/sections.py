@@ -104,7 +104,7 @@ def _unranked(card: Card) -> str:
         return "Not ranked: that takes samples."
     if card.policy.search.effort == "off":
         return "Not ranked: the policy has the search switched off."
-    return "Not ranked: no variant was calibrated for int8, or the budget was spent before its layers' turn."
+    return "Not ranked: no variant calibrated for int8 is faster or failed, or the budget was spent before their turn."
 
 
 def _sensitivity_table(

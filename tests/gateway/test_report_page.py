@@ -179,7 +179,7 @@ def test_where_no_layer_was_ranked_the_page_says_why(store: ModelStore) -> None:
     card = gather(store, "digits", "1")
     unsearched = Policy.model_validate({"search": {"effort": "off"}})
     for other, why in (
-        (card, "no variant was calibrated for int8"),
+        (card, "no variant calibrated for int8 is faster or failed"),
         (replace(card, policy=unsearched), "the policy has the search switched off"),
         (replace(card, samples=None), "that takes samples"),
     ):
