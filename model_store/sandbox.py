@@ -216,10 +216,15 @@ def _cause(returncode: int, stderr: str) -> str:
         return "memory"
     if returncode > 0:
         return "error"
+    return signal_name(-returncode)
+
+
+def signal_name(number: int) -> str:
+    """`SIGSEGV`, say."""
     try:
-        return signal.Signals(-returncode).name
+        return signal.Signals(number).name
     except ValueError:  # real-time signals, all but two, have no name
-        return f"SIG{-returncode}"
+        return f"SIG{number}"
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ is then the time of a batch among the others or, where throughput is asked for, 
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ import numpy as np
 
 from compilers.intervals import at_most, ratio_of_medians
 from model_store.entities import Timing
+from model_store.sandbox import signal_name
 
 WIN = 1.03
 WARM_SECONDS = 0.4
@@ -170,7 +170,7 @@ class Stopwatch:
 
     def _end(self) -> str:
         code = self._child.wait()
-        how = f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"crashed with {signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
         return f"the {self.side} {how} while being timed"
 
 
