@@ -207,9 +207,8 @@ class Runner:
 
     def _finish(self, done: wire.Done) -> None:
         reach = 0
-        for (
-            place
-        ) in done.places:  # as long as the batch is in flight somebody looks after it: what is wrong must be so now
+        for place in done.places:
+            # While the batch is in flight somebody looks after it, so what is wrong must be found out now.
             wire.check_place(place, self._memory.slot_bytes)
             reach = max(reach, place.offset + place.nbytes)
         work = self._flight.pop(done)
