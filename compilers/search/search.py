@@ -235,8 +235,8 @@ class _Search:
         version = self.subject.version
         every = self.isolation.store.catalog.variants(version.name, version.version)
         serving = [each.id for each in every if each.verdict is Verdict.SERVING and each.id != REFERENCE]
-        instead = ", ".join(serving) or "the reference"
-        return f"not rescued, {instead} serves instead: {_recipes(self.study.tried())}, {self.study.ended}"
+        instead = f"{', '.join(serving)} serve{'s' * (len(serving) == 1)}" if serving else "the reference serves"
+        return f"not rescued, {instead} instead: {_recipes(self.study.tried())}, {self.study.ended}"
 
     def _key(self) -> str:
         """sha256 of everything that decides what trials come to."""
