@@ -260,13 +260,13 @@ def test_what_a_card_tells_to_repeat_can_be_repeated(
         assert done.exit_code == 0, (line, done.output)
     assert b"proof card" in (tmp_path / "card.html").read_bytes()
 
-    assert script == "sh reproduce.sh DATA_FOLDER"
+    assert script == "sh reproduce.sh DATA_FOLDER WORK_FOLDER"
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for variant in card["variants"]:
         again = tmp_path / variant["id"]
         again.mkdir()
         (again / "reproduce.sh").write_text(variant["reproduce"]["text"])
-        command = ["sh", "reproduce.sh", str(folder / "data")]
+        command = ["sh", "reproduce.sh", str(folder / "data"), str(again / "work")]
         ran = subprocess.run(command, cwd=again, env=environment, capture_output=True, text=True, timeout=240)
         assert ran.returncode == 0, (variant["id"], ran.stderr)
         assert "DIFFERS" not in ran.stderr

@@ -271,13 +271,21 @@ def test_what_follows_a_known_head_in_pieces_or_at_once_is_still_told_apart() ->
     assert [answer.rpartition(b"\r\n\r\n")[2] for answer in answers] == [b"abcde!", b"fghij!", b"abcde!"]
 
 
+def test_whether_the_connection_stays_open_is_remembered_too() -> None:
+    seen, path = Seen(), "/v2/models/m/infer"
+    for said, left in ((b"keep-alive", b""), (b"close", b"connection: close\r\n")):
+        whole = post(path, b"abc", f"connection: {said.decode()}")
+        first, known = (asyncio.run(answers_to(seen, [whole]))[0] for _ in range(2))
+        assert FIELDS in seen.scopes[-1] and first == known and left in known.lower()
+
+
 def test_requests_to_other_paths_and_unusual_ones_are_parsed_each_time() -> None:
     seen = Seen()
     reads = [
         [request]
         for request in (
             post("/v2/models/m", b"abc"),
-            post("/v2/models/m/infer", b"abc", "connection: keep-alive"),
+            post("/v2/models/m/infer", b"abc", "upgrade: h2c"),
             post("/v2/models/m/infer", b"abc", "x-long: " + "a" * 3000),
         )
         for _ in range(2)
