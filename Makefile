@@ -67,7 +67,7 @@ peers: $(PEERS:%=.venv-peers/%.tried)  ## other people's servers, each in an env
 bench-peers: install peers  ## side by side with other people's servers: about 12 minutes on 2 cores
 	$(BIN)/python -m benchmarks.peers
 
-bench-targets: install  ## the target table of benchmarks/README.md, each row with its result: about 6 minutes
+bench-targets: install  ## the target table of benchmarks/README.md, each row with its result: about 10 minutes
 	$(BIN)/python -m benchmarks.targets
 
 bench-soak: install  ## half an hour at 70 % of capacity: latency, errors, memory of every process
